@@ -1,0 +1,157 @@
+"""Everything a call may order. A command is a frozen order, in the imperative; no vendor's word in it.
+
+Who carries it out: the caller's leg, the model's leg, an errand, or the store. See `LEGS` at the end.
+"""
+
+from dataclasses import dataclass, field
+
+from app.call.disposition import Filed, Intent, Memory, Turn, Utterance
+from app.call.events import PRIVATE
+
+# ---- to the caller's leg
+
+
+@dataclass(frozen=True, slots=True)
+class PlayAudio:
+    """Queue a stretch of the agent's voice, as line audio."""
+
+    utterance: str
+    payload: bytes = field(repr=False, compare=False)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendMark:
+    """Put a bookmark behind what was queued."""
+
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPlayout:
+    """Throw away what is queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveStream:
+    """Store what is to follow, then close the caller's stream; the carrier asks us what follows."""
+
+    intent: Intent
+    target: str | None = None
+    """For a transfer: the directory's name, never a number."""
+
+
+# ---- to the model's leg
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Ask the model for its next response; `instructions` are for this one only."""
+
+    instructions: str | None = None
+    may_use_tools: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSpeech:
+    """Stop a response that is still being generated."""
+
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpeaking:
+    """Tell the model how much of an utterance was heard; the rest leaves its memory."""
+
+    utterance: str
+    heard_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveResult:
+    """Answer a tool call, with JSON text."""
+
+    tool_call: str
+    result: str = field(metadata=PRIVATE, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """Tell the model something that nobody said: a fact about the call, or the keys that the caller pressed."""
+
+    text: str = field(metadata=PRIVATE, repr=False)
+    from_caller: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Let another agent go on in the same session: its instructions and its tools."""
+
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishHearing:
+    """The caller is gone: let the model hear the end of the last words, and ask for no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseModel:
+    """End the session with the model."""
+
+
+# ---- errands
+
+
+@dataclass(frozen=True, slots=True)
+class RunErrand:
+    """Run a tool outside the call; it comes back as an event, also when it fails."""
+
+    tool_call: str
+    name: str
+    agent: str
+    arguments: str = field(metadata=PRIVATE, repr=False)
+    budget_ms: int = 5_000
+
+
+# ---- to the store
+
+
+@dataclass(frozen=True, slots=True)
+class KeepUtterance:
+    """Write an utterance to the transcript; a later one with the same key replaces it."""
+
+    utterance: Utterance = field(metadata=PRIVATE, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepTurn:
+    """Write a turn to the latency ledger; a later one with the same number replaces it."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMemory:
+    """Write what the call knows of itself."""
+
+    memory: Memory = field(metadata=PRIVATE, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileCall:
+    """Finish the row, exactly once."""
+
+    filed: Filed = field(metadata=PRIVATE, repr=False)
+
+
+type CallerCommand = PlayAudio | SendMark | ClearPlayout | LeaveStream
+type ModelCommand = (
+    Speak | CancelSpeech | StopSpeaking | GiveResult | Brief | TakeOver | FinishHearing | CloseModel
+)
+type StoreCommand = KeepUtterance | KeepTurn | KeepMemory | FileCall
+type Command = CallerCommand | ModelCommand | StoreCommand | RunErrand
+
+CALLER = CallerCommand.__value__.__args__
+MODEL = ModelCommand.__value__.__args__
+STORE = StoreCommand.__value__.__args__
