@@ -132,6 +132,18 @@ class KeepTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepTool:
+    """Write down that a control was called and how it was answered (errands are written by the ledger of `tools/`)."""
+
+    tool_call: str
+    name: str
+    agent: str
+    refused: bool
+    arguments: str = field(metadata=PRIVATE, repr=False)
+    result: str = field(metadata=PRIVATE, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class KeepMemory:
     """Write what the call knows of itself."""
 
@@ -146,10 +158,8 @@ class FileCall:
 
 
 type CallerCommand = PlayAudio | SendMark | ClearPlayout | LeaveStream
-type ModelCommand = (
-    Speak | CancelSpeech | StopSpeaking | GiveResult | Brief | TakeOver | FinishHearing | CloseModel
-)
-type StoreCommand = KeepUtterance | KeepTurn | KeepMemory | FileCall
+type ModelCommand = Speak | CancelSpeech | StopSpeaking | GiveResult | Brief | TakeOver | FinishHearing | CloseModel
+type StoreCommand = KeepUtterance | KeepTurn | KeepTool | KeepMemory | FileCall
 type Command = CallerCommand | ModelCommand | StoreCommand | RunErrand
 
 CALLER = CallerCommand.__value__.__args__
