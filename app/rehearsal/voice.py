@@ -1,12 +1,16 @@
-"""The rehearsal's voice: text to samples by espeak-ng, called in this process through the library that `espeakng-loader` carries.
+"""The rehearsal's voice: text to samples by espeak-ng, through the library that `espeakng-loader` carries.
 
 Rule 1: espeak-ng keeps its state for the whole process. Voice, parameters and synthesis stand behind one lock.
 Rule 2: espeak-ng is GPL-3. Only processes of the rehearsal import this module, never the service.
 Rule 3: a sentence is made whole: 7 s of speech take about 10 ms, so streaming it would gain nothing.
+Rule 4: the same text, voice and pace give the same samples, in every process. espeak-ng carries phases and noise
+over from one sentence to the next and has no call to reset them, so the library is loaded afresh for each, which takes
+about a millisecond.
 
-The same text, voice and pace give the same samples.
+POSIX only: the standard library unloads a shared library nowhere else.
 """
 
+import _ctypes
 import ctypes
 import math
 from dataclasses import dataclass
@@ -41,7 +45,8 @@ _CALLERS = {
     "klatt5": _Timbre("en-us+klatt5"),
     "klatt6": _Timbre("en-us+klatt6"),
 }
-# The ten built-in voices of the model that we stand in for. Nobody has to understand them but people: they only differ audibly.
+# The ten built-in voices of the model that we stand in for. Nobody but people has to understand them; they differ
+# audibly, that is all.
 _AGENTS = {
     "alloy": _Timbre("en-us+klatt2", 45),
     "ash": _Timbre("en-us+m3", 40),
@@ -96,10 +101,9 @@ _Heard = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c
 
 
 class _Espeak:
-    """The one synthesiser of this process."""
+    """One sentence's synthesiser: loaded, used once, unloaded (rule 4)."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._library: Any = ctypes.CDLL(espeakng_loader.get_library_path())
         self.rate: int = self._library.espeak_Initialize(_RETRIEVE, 0, espeakng_loader.get_data_path().encode(), 0)
         if self.rate <= 0:
@@ -109,6 +113,9 @@ class _Espeak:
         # Kept as an attribute: the library holds only the pointer.
         self._callback = _Heard(self._take)
         self._library.espeak_SetSynthCallback(self._callback)
+        # Its own dice, and those of the C library, which the klatt voices throw.
+        self._library.espeak_ng_SetRandSeed(1)
+        ctypes.CDLL(None).srand(1)
 
     def _take(self, samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
@@ -122,15 +129,17 @@ class _Espeak:
 
     def speak(self, text: str, timbre: _Timbre, words_per_minute: int) -> tuple[Samples, list[tuple[int, int]]]:
         """Samples at `rate`, and for each word espeak saw its (first character from 0, first sample)."""
-        with self._lock:
-            self._chunks, self._words = [], []
-            self._order("take the voice", self._library.espeak_SetVoiceByName(timbre.variant.encode()))
-            for parameter, value in ((_RATE, words_per_minute), (_PITCH, timbre.pitch), (_RANGE, timbre.melody)):
-                self._order("set a parameter", self._library.espeak_SetParameter(parameter, value, 0))
-            raw = text.encode()
-            self._order("speak", self._library.espeak_Synth(raw, len(raw) + 1, 0, _AT_CHARACTER, 0, _UTF8, None, None))
-            self._order("finish", self._library.espeak_Synchronize())
-            return np.frombuffer(b"".join(self._chunks), dtype=np.int16), self._words
+        library, raw = self._library, text.encode()
+        self._order("take the voice", library.espeak_SetVoiceByName(timbre.variant.encode()))
+        for parameter, value in ((_RATE, words_per_minute), (_PITCH, timbre.pitch), (_RANGE, timbre.melody)):
+            self._order("set a parameter", library.espeak_SetParameter(parameter, value, 0))
+        self._order("speak", library.espeak_Synth(raw, len(raw) + 1, 0, _AT_CHARACTER, 0, _UTF8, None, None))
+        self._order("finish", library.espeak_Synchronize())
+        return np.frombuffer(b"".join(self._chunks), dtype=np.int16), self._words
+
+    def unload(self) -> None:
+        self._library.espeak_Terminate()
+        _ctypes.dlclose(self._library._handle)
 
     @staticmethod
     def _order(doing: str, code: int) -> None:
@@ -138,9 +147,16 @@ class _Espeak:
             raise VoiceUnavailable(doing, code)
 
 
-@cache
-def _espeak() -> _Espeak:
-    return _Espeak()
+_one_at_a_time = Lock()
+
+
+def _synthesised(text: str, timbre: _Timbre, words_per_minute: int) -> tuple[Samples, list[tuple[int, int]], int]:
+    with _one_at_a_time:  # rule 1
+        espeak = _Espeak()
+        try:
+            return *espeak.speak(text, timbre, words_per_minute), espeak.rate
+        finally:
+            espeak.unload()
 
 
 @cache
@@ -207,24 +223,24 @@ def _spoken(text: str, voice: str, rate: int, words_per_minute: int) -> tuple[Sa
     timbre = VOICES[voice]
     if not text.strip():
         return np.zeros(0, np.int16), ()
-    espeak = _espeak()
-    samples, events = espeak.speak(text, timbre, words_per_minute)
+    samples, events, source = _synthesised(text, timbre, words_per_minute)
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _QUIET)
     if not loud.size:
         return np.zeros(0, np.int16), tuple((word, 0) for word in text.split())
-    margin = espeak.rate // 50
+    margin = source // 50
     first, last = max(0, int(loud[0]) - margin), min(len(samples), int(loud[-1]) + margin)
-    sound = resample(_levelled(samples[first:last]), espeak.rate, rate)
+    sound = resample(_levelled(samples[first:last]), source, rate)
     whole = np.clip(np.rint(sound), -32_768, 32_767).astype(np.int16)
     whole.setflags(write=False)
     starts = _starts(text, [(at, max(0, sample - first)) for at, sample in events], last - first)
-    return whole, tuple((word, round(sample * 1000 / espeak.rate)) for word, sample in starts)
+    return whole, tuple((word, round(sample * 1000 / source)) for word, sample in starts)
 
 
 def say(text: str, *, voice: str = "klatt5", rate: int = 24_000, words_per_minute: int = WORDS_PER_MINUTE) -> Samples:
-    """Speak a text: 16-bit samples at `rate` Hz, silence at both ends trimmed to at most 20 ms; read-only, as it is kept.
+    """Speak a text: 16-bit samples at `rate` Hz, silence at both ends trimmed to 20 ms. Read-only: they are kept.
 
-    `voice` is one of `VOICES` (KeyError otherwise), `words_per_minute` 80 to 450. Raises VoiceUnavailable if espeak-ng refuses.
+    `voice` is one of `VOICES` (KeyError otherwise), `words_per_minute` 80 to 450. Raises VoiceUnavailable if espeak-ng
+    refuses.
     """
     return _spoken(text, voice, rate, words_per_minute)[0]
 
@@ -232,6 +248,6 @@ def say(text: str, *, voice: str = "klatt5", rate: int = 24_000, words_per_minut
 def say_with_words(
     text: str, *, voice: str = "klatt5", rate: int = 24_000, words_per_minute: int = WORDS_PER_MINUTE
 ) -> tuple[Samples, list[tuple[str, int]]]:
-    """As `say`, and beside it each written word with the millisecond at which it begins, by espeak's own word events."""
+    """As `say`, and beside it each written word with the millisecond it begins at, by espeak's own word events."""
     samples, words = _spoken(text, voice, rate, words_per_minute)
     return samples, list(words)
