@@ -20,11 +20,7 @@ def drop_private(_logger: object, _method: str, line: MutableMapping[str, Any]) 
     for key in [key for key in line if key.startswith("private.")]:
         del line[key]
     for key, value in line.items():
-        if (
-            key not in ("timestamp", "call_id", "event", "worker")
-            and isinstance(value, str)
-            and NUMBER.fullmatch(value)
-        ):
+        if key not in ("timestamp", "call_id", "event", "worker") and isinstance(value, str) and NUMBER.fullmatch(value):
             line[key] = "(number)"
     return line
 

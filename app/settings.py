@@ -54,7 +54,9 @@ LIST_PRICES = {
 }  # fmt: skip
 TRANSCRIPTION_PER_MINUTE = {"gpt-transcribe": 0.0045}
 
-DISPOSITIONS = "appointment_booked,message_taken,information_given,sales_lead,callback_requested,transferred,wrong_number,not_interested,other"
+DISPOSITIONS = (
+    "appointment_booked,message_taken,information_given,sales_lead,callback_requested,transferred,wrong_number,not_interested,other"
+)
 
 HOW = {
     "public_url": "PUBLIC_URL=https://calls.example.com  (the address under which the carrier reaches this service)",
@@ -131,13 +133,7 @@ class Settings(BaseModel):
     @classmethod
     def _an_address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.netloc
-            or parts.query
-            or parts.fragment
-            or "@" in parts.netloc
-        ):
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("is not an http or https address without query, fragment and password")
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError("must be https; plain http is for this machine only")
@@ -222,9 +218,7 @@ class Settings(BaseModel):
         Raises:
             BadSetting: naming every missing or wrong setting, and how to set it.
         """
-        values = {
-            name.lower(): value for name, value in env.items() if value.strip() and name.lower() in cls.model_fields
-        }
+        values = {name.lower(): value for name, value in env.items() if value.strip() and name.lower() in cls.model_fields}
         try:
             return cls.model_validate(values)
         except ValidationError as faults:
@@ -232,9 +226,7 @@ class Settings(BaseModel):
             for fault in faults.errors(include_input=False, include_url=False):
                 name = str(fault["loc"][0])
                 wrong = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
-                complaints.append(
-                    (name.upper(), wrong, HOW.get(name, f"{name.upper()}=... (see the README's table of settings)"))
-                )
+                complaints.append((name.upper(), wrong, HOW.get(name, f"{name.upper()}=... (see the README's table of settings)")))
             raise BadSetting(complaints) from None
 
 
