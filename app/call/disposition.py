@@ -105,6 +105,22 @@ class Memory:
     caller_spoke: bool = False
 
 
+def outcome_of(reason: EndReason, *, caller_spoke: bool) -> Outcome:
+    """What kind of call it was, given how it ended and whether the caller ever said or typed anything."""
+    match reason:
+        case EndReason.AGENT_ENDED | EndReason.TIME_LIMIT:
+            return Outcome.COMPLETED
+        case EndReason.CALLER_HUNG_UP:
+            return Outcome.COMPLETED if caller_spoke else Outcome.ABANDONED
+        case EndReason.SILENCE:
+            return Outcome.COMPLETED if caller_spoke else Outcome.NO_SPEECH
+        case EndReason.TRANSFERRED:
+            return Outcome.TRANSFERRED
+        case EndReason.FULL_HOUSE | EndReason.UNKNOWN_AGENT:
+            return Outcome.TURNED_AWAY
+    return Outcome.FAILED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filed:
     """The finished fact of one call. What we do not know stays None; nothing is invented."""

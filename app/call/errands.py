@@ -1,7 +1,14 @@
-"""Tool calls out and back: which are out, and which have been answered. (Being written.)"""
+"""Tool calls out and back: which are out, which have been seen, and whether the model is owed an answer.
 
+Rule 1: a tool call is acted on once, however often it is announced.
+Rule 2: every tool call is answered, also when it was refused, failed or came late.
+Rule 3: several calls of one response are answered one by one and spoken about once, when the last is back.
+"""
+
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,3 +20,50 @@ class ErrandContext:
     agent: str
     caller_number: str | None = field(repr=False)
     slots: Mapping[str, str] = field(repr=False)
+
+
+class Errands:
+    """The tool calls of one stream."""
+
+    __slots__ = ("_out", "_seen")
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._out: set[str] = set()
+
+    @property
+    def out(self) -> int:
+        """How many errands are not back yet."""
+        return len(self._out)
+
+    def is_new(self, tool_call: str) -> bool:
+        """The call was not announced before (rule 1); from now on it was."""
+        if tool_call in self._seen:
+            return False
+        self._seen.add(tool_call)
+        return True
+
+    def sent(self, tool_call: str) -> None:
+        """The errand has left."""
+        self._out.add(tool_call)
+
+    def back(self, tool_call: str) -> bool:
+        """The errand is back; False for one that is not out."""
+        if tool_call not in self._out:
+            return False
+        self._out.discard(tool_call)
+        return True
+
+
+def read_arguments(text: str) -> dict[str, Any] | None:
+    """The arguments as an object; None if they are not one."""
+    try:
+        arguments = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
+def error(sentence: str) -> str:
+    """A refusal as the model is told it."""
+    return json.dumps({"error": sentence})

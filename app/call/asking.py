@@ -1,0 +1,75 @@
+"""Asking the model to speak: one response at a time.
+
+Rule 1: while a response runs, what is to be said next is owed; the last order owed stands.
+Rule 2: a response that was cut stays cut: its late audio is dropped, and one that was asked for and cut before it began is cancelled
+as soon as it begins.
+"""
+
+from app.call.commands import CancelSpeech, Command, Speak
+
+
+class Asking:
+    """The responses of one stream."""
+
+    __slots__ = ("_cancel_when_begun", "_cut", "_voiced", "asked", "owed", "response", "urgent")
+
+    def __init__(self) -> None:
+        self.response: str | None = None
+        """The response that is running."""
+        self.asked = False
+        """A response was ordered and has not begun."""
+        self.owed: Speak | None = None
+        self.urgent = False
+        """What is owed answers the caller, so it does not wait for errands."""
+        self._cancel_when_begun = False
+        self._cut: set[str] = set()
+        self._voiced: set[str] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """A response runs or was ordered."""
+        return self.response is not None or self.asked
+
+    def order(self, speak: Speak) -> list[Command]:
+        """The response is ordered now."""
+        self.owed, self.asked, self.urgent = None, True, False
+        return [speak]
+
+    def began(self, response: str) -> list[Command]:
+        """A response began."""
+        self.response, self.asked = response, False
+        if not self._cancel_when_begun:
+            return []
+        self._cancel_when_begun = False
+        self._cut.add(response)
+        return [CancelSpeech(response)]
+
+    def ended(self, response: str) -> None:
+        """A response ended, in whatever way."""
+        if self.response in (response, None):
+            self.response, self.asked = None, False
+
+    def cut(self, *, cancel: bool) -> list[Command]:
+        """Nothing more of the present response is to be heard; `cancel`: and the model is to be told to stop it."""
+        if self.response is None:
+            self._cancel_when_begun = self.asked and cancel
+            return []
+        fresh = self.response not in self._cut
+        self._cut.add(self.response)
+        return [CancelSpeech(self.response)] if cancel and fresh else []
+
+    def was_cut(self, response: str) -> bool:
+        """The response's audio is to be dropped."""
+        return response in self._cut
+
+    def voiced(self, response: str) -> None:
+        """The response had audio."""
+        self._voiced.add(response)
+
+    def was_voiced(self, response: str) -> bool:
+        """The response had audio that was queued."""
+        return response in self._voiced
+
+    def lost(self) -> None:
+        """The session is gone, and what it was doing with it."""
+        self.response, self.asked, self._cancel_when_begun = None, False, False

@@ -1,0 +1,406 @@
+"""The call: a pure machine. Events in, commands out; it waits for nothing, reads no clock, rolls no dice, knows no vendor.
+
+Theory of operation. A machine carries one stream of one call. It opens when the caller's leg and the model's session both
+stand; it talks; it comes to an end by a goodbye that was heard, by a caller who hung up, or by a leg that was lost. Then it
+waits, bounded, for the caller's last words, and either files the call, or leaves it to the stream that follows.
+
+Rule 1: `phase` changes in this file only.
+Rule 2: every wait has a timer in `_timers`; `deadline` is the nearest.
+Rule 3: a stream's end is not the call's end. The call ends by the carrier's word, by our own goodbye, or five seconds without
+a stream.
+"""
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import assert_never
+
+from app.call import events as e
+from app.call.agent import ToolKind
+from app.call.commands import (
+    Brief,
+    CloseModel,
+    Command,
+    FileCall,
+    FinishHearing,
+    GiveResult,
+    KeepMemory,
+    KeepTool,
+    KeepUtterance,
+    LeaveStream,
+    RunErrand,
+    Speak,
+    TakeOver,
+)
+from app.call.controls import Goodbye, Verdict, decide, refuse
+from app.call.disposition import EndReason, Filed, Intent, Memory, outcome_of
+from app.call.errands import error, read_arguments
+from app.call.talk import House, Talk, kept
+
+GRACE_MS = 5_000  # decision 7: without a new stream for so long, the caller is gone
+LAST_WORDS_MS = 2_000  # decision 12
+GOODBYE_MS = 15_000  # the longest goodbye, generation included
+MARK_GRACE_MS = 2_000  # beyond what the queue can still play
+RETRY_MS = 1_000
+RETRIES = 2
+TAKEN_OVER = "You have just taken over this call from a colleague. Introduce yourself in a few words and go on."
+CUT_OFF = "The line was interrupted. Apologise in a few words for being cut off, and go on where you were."
+STILL_THERE = "The caller has been silent. Ask in one short sentence whether they are still there."
+SILENT = "The caller says nothing. Say goodbye in one short sentence."
+TIME_IS_UP = "Tell the caller in one short sentence that the call has to end now, and say goodbye."
+SPOKE_ON = "The caller spoke before the line was closed. The call goes on; do not end it yet."
+
+
+class Phase(StrEnum):
+    """Where the call is. Only forwards, but for ENDING, which a caller who speaks on takes back to TALKING."""
+
+    OPENING = "opening"
+    TALKING = "talking"
+    ENDING = "ending"
+    LEAVING = "leaving"
+    WRAPPING = "wrapping"
+    OVER = "over"
+
+
+class Call(Talk):
+    """One stream of one call. `memory` comes from the store when the call goes on from an earlier stream."""
+
+    def __init__(self, house: House, memory: Memory, *, resumed: bool = False) -> None:
+        super().__init__(house, memory)
+        self.resumed = resumed
+        self.phase = Phase.OPENING
+        self._stream = self._model = False
+        self._failures = 0
+        self._goodbye: Goodbye | None = None
+        self._end: EndReason | None = None  # how the call ended, once that is sure
+        self._without_stream = EndReason.CALLER_HUNG_UP  # how it ended if no other stream follows
+        self._moved_on = False  # another stream, or the carrier, carries the call from here
+
+    # ---- what others may ask
+
+    @property
+    def deadline(self) -> int | None:
+        """When the call wants a `DeadlinePassed`, in ms since the call's birth; None: never."""
+        return min(self._timers.values(), default=None)
+
+    @property
+    def listening(self) -> bool:
+        """The caller's audio is to be forwarded to the model."""
+        return self.phase in (Phase.OPENING, Phase.TALKING, Phase.ENDING)
+
+    @property
+    def talks(self) -> bool:
+        """There is talk: both legs stand and nobody has left."""
+        return self.phase is Phase.TALKING or self.phase is Phase.ENDING
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be ordered."""
+        return self.phase is Phase.OVER
+
+    # ---- the one door
+
+    def handle(self, event: e.Event, *, at: int) -> list[Command]:
+        """What the call orders because of this event. `at`: ms since the call's birth, never decreasing."""
+        if self.phase is Phase.OVER:
+            return []
+        commands = self._take(event, at)
+        self._mind_the_silence(at)
+        return commands
+
+    def _take(self, event: e.Event, at: int) -> list[Command]:
+        match event:
+            case e.AgentAudio():
+                return self._audio(event, at)
+            case e.MarkReturned(mark=mark):
+                return self._heard(mark, at) + self._leave_if_said(at)
+            case e.AgentWords(response=response, utterance=utterance, text=text):
+                self.transcript.worded(utterance, text, response=response, agent=self.agent.name, at=at)
+                return []
+            case e.AgentUtteranceEnded(utterance=utterance):
+                return self._utterance_ended(utterance, at)
+            case e.CallerSpeechStarted(utterance=utterance, ago_ms=ago):
+                return self._caller_began(utterance, max(0, at - ago), at)
+            case e.CallerSpeechStopped(utterance=utterance, ago_ms=ago):
+                return self._caller_stopped(utterance, max(0, at - ago))
+            case e.CallerTurnCommitted(utterance=utterance):
+                return self._committed(utterance, at)
+            case e.CallerTranscribed(utterance=utterance, text=text, usage=usage):
+                if usage is not None:
+                    self.memory = replace(self.memory, usage=self.memory.usage.plus(usage))
+                return [KeepUtterance(self.transcript.transcribed(utterance, text, at=at)), *self._wrapped(at)]
+            case e.CallerUntranscribed(utterance=utterance):
+                return kept(self.transcript.untranscribed(utterance)) + self._wrapped(at)
+            case e.ResponseStarted(response=response):
+                return self.asking.began(response)
+            case e.ResponseEnded():
+                return self._response_ended(event, at)
+            case e.ToolCalled():
+                return self._tool(event, at)
+            case e.ErrandReturned(tool_call=tool_call, result=result):
+                return self._result(tool_call, result, at)
+            case e.ErrandFailed(tool_call=tool_call, reason=reason):
+                return self._result(tool_call, error(reason), at)
+            case e.DigitPressed(digit=digit):
+                return self._key(digit, at)
+            case e.StreamStarted():
+                self._stream = True
+                return self._opened(at)
+            case e.ModelReady():
+                self._model = True
+                return self._opened(at)
+            case e.ModelLost(fatal=fatal):
+                return self._model_lost(fatal, at)
+            case e.ModelComplained(code=code):
+                return self._complained(code, at)
+            case e.StreamEnded():
+                return self._caller_gone(at)
+            case e.CarrierEnded(status=status):
+                hung_up = status == "completed"
+                self._end = self._end or (EndReason.CALLER_HUNG_UP if hung_up else EndReason.CARRIER_ENDED)
+                return self._caller_gone(at)
+            case e.StreamMovedOn():
+                self._moved_on = True
+                return self._caller_gone(at)
+            case e.DrainRequested():
+                return []  # live calls run on; the switchboard waits for them
+            case e.DeadlinePassed():
+                return self._due(at)
+            case _:
+                assert_never(event)
+
+    # ---- the opening, and responses
+
+    def _opened(self, at: int) -> list[Command]:
+        if not (self._stream and self._model) or self.phase is not Phase.OPENING:
+            return []
+        self.phase = Phase.TALKING
+        self._begin_turn(None, at)
+        return [*self._keep_memory(), *self._speak(Speak(CUT_OFF if self.resumed else self.agent.greeting or None), at)]
+
+    def _response_ended(self, event: e.ResponseEnded, at: int) -> list[Command]:
+        if event.usage is not None:
+            self.memory = replace(self.memory, usage=self.memory.usage.plus(event.usage))
+        self.asking.ended(event.response)
+        self._timers.pop("answer", None)
+        commands: list[Command] = [KeepUtterance(u) for u in self.transcript.never_played(event.response, at=at)]
+        commands += self._keep_memory()
+        if event.status == "failed":
+            return commands + self._failed(event.retry_ms, at)
+        self._failures = 0
+        if self._goodbye:
+            return commands + self._say_goodbye(self.asking.was_voiced(event.response), at)
+        return commands + self._speak_if_owed(at)
+
+    def _failed(self, retry_ms: int | None, at: int) -> list[Command]:
+        """The provider could not answer: once more after a while, then an apology rather than silence."""
+        self._failures += 1
+        if not self.talks:
+            return []
+        if self._failures > RETRIES:
+            return self._leave(Intent.APOLOGISE, EndReason.MODEL_UNAVAILABLE, at)
+        self.asking.owed = self.asking.owed or Speak()
+        self._timers["retry"] = at + (retry_ms or RETRY_MS)
+        return []
+
+    def _complained(self, code: str, at: int) -> list[Command]:
+        if code == "conversation_already_has_active_response" and self.asking.asked:
+            self.asking.asked = False
+            self.asking.owed = self.asking.owed or Speak()
+            self._timers.setdefault("retry", at + RETRY_MS)
+        return []
+
+    # ---- tools
+
+    def _tool(self, event: e.ToolCalled, at: int) -> list[Command]:
+        if not self.errands.is_new(event.tool_call) or not self.talks:
+            return []
+        self.turns.tool()
+        self._timers.pop("answer", None)
+        tool = self.agent.tool(event.name)
+        if tool is not None and tool.kind is ToolKind.ERRAND:
+            self.errands.sent(event.tool_call)
+            return [RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
+        arguments = read_arguments(event.arguments)
+        if tool is None:
+            verdict = refuse("this agent has no such tool")
+        elif arguments is None:
+            verdict = refuse("the arguments are not a JSON object")
+        else:
+            verdict = decide(
+                tool.name,
+                arguments,
+                agent=self.agent,
+                memory=self.memory,
+                slots=self.slots,
+                directory=self.house.directory,
+                utterance=self.transcript.last_caller,
+                at=at,
+            )
+        return self._carry_out(event, verdict, at)
+
+    def _carry_out(self, event: e.ToolCalled, verdict: Verdict, at: int) -> list[Command]:
+        done = KeepTool(event.tool_call, event.name, self.agent.name, verdict.refused, event.arguments, verdict.result)
+        commands: list[Command] = [done, GiveResult(event.tool_call, verdict.result)]
+        if verdict.memory is not None:
+            self.memory = verdict.memory
+            commands += self._keep_memory()
+        if verdict.hand_to is not None:
+            self.agent = self.house.agents[verdict.hand_to]
+            commands.append(TakeOver(self.agent.name))
+        if verdict.goodbye is not None:
+            return commands + self._end_by(verdict.goodbye, at)
+        if verdict.speak:
+            commands += self._speak(Speak(TAKEN_OVER if verdict.hand_to else None), at)
+        return commands
+
+    def _result(self, tool_call: str, result: str, at: int) -> list[Command]:
+        if not self.errands.back(tool_call) or not self.talks:
+            return []
+        self.asking.owed = self.asking.owed or Speak()
+        return [GiveResult(tool_call, result), *self._speak_if_owed(at)]
+
+    # ---- goodbye
+
+    def _end_by(self, goodbye: Goodbye, at: int) -> list[Command]:
+        """From here on the call ends as soon as the agent's last sentence has been heard, unless the caller speaks on."""
+        self.phase, self._goodbye, self.asking.owed = Phase.ENDING, goodbye, None
+        self._timers["goodbye"] = at + GOODBYE_MS
+        return [] if self.asking.is_busy else self._say_goodbye(False, at)
+
+    def _stay(self) -> list[Command]:
+        if self._goodbye is None:
+            return []
+        self._goodbye, self.phase = None, Phase.TALKING
+        self._timers.pop("goodbye", None)
+        return [Brief(SPOKE_ON)]
+
+    def _say_goodbye(self, voiced: bool, at: int) -> list[Command]:
+        goodbye = self._goodbye
+        assert goodbye is not None
+        if not voiced and not goodbye.asked:
+            goodbye.asked = True
+            return self._speak(Speak(goodbye.sentence, may_use_tools=False), at)
+        goodbye.said = True
+        self._timers["goodbye"] = at + self.playout.pending_ms + MARK_GRACE_MS
+        return self._leave_if_said(at)
+
+    def _leave_if_said(self, at: int) -> list[Command]:
+        goodbye = self._goodbye
+        if goodbye is None or not goodbye.said or self.playout.is_audible or self.asking.is_busy:
+            return []
+        return self._leave(goodbye.intent, goodbye.end_reason, at, goodbye.target)
+
+    def _leave(self, intent: Intent, reason: EndReason, at: int, target: str | None = None) -> list[Command]:
+        self.phase, self._goodbye = Phase.LEAVING, None
+        self._timers = {"grace": at + GRACE_MS}
+        commands = self._cut_off(at, tell_model=False)
+        match intent:
+            case Intent.HANG_UP | Intent.APOLOGISE:
+                self._end = reason
+            case Intent.TALK:
+                self._without_stream = reason
+            case Intent.TRANSFER:
+                self._moved_on = True
+        return [*commands, *self._keep_memory(), LeaveStream(intent, target)]
+
+    def _model_lost(self, fatal: bool, at: int) -> list[Command]:
+        """Without a model there is no talk: another stream gets another session; if that cannot help, an apology."""
+        self._model = False
+        self.asking.lost()
+        if self.phase is Phase.WRAPPING:
+            return self._give_up_hearing(at)
+        if self.phase is Phase.LEAVING:
+            return []
+        return self._leave(Intent.APOLOGISE if fatal else Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
+
+    # ---- after the caller
+
+    def _caller_gone(self, at: int) -> list[Command]:
+        """The caller's leg is gone: hear the last words, then file, unless another stream may still come (rule 3)."""
+        if self.phase is Phase.WRAPPING:
+            return self._wrapped(at)
+        commands = self._cut_off(at, tell_model=False) + self.asking.cut(cancel=self._model)
+        self.phase = Phase.WRAPPING
+        self._timers = {"grace": self._timers.get("grace", at + GRACE_MS)}
+        self._goodbye = self.asking.owed = None
+        if self._model and (self.floor.speaking or self.transcript.waiting):
+            self._timers["last_words"] = at + LAST_WORDS_MS
+            commands.append(FinishHearing())
+        return commands + self._wrapped(at)
+
+    def _give_up_hearing(self, at: int) -> list[Command]:
+        self._timers.pop("last_words", None)
+        self.floor.speaking = None
+        commands: list[Command] = []
+        for utterance in self.transcript.waiting:
+            commands += kept(self.transcript.untranscribed(utterance))
+        return commands + self._wrapped(at)
+
+    def _wrapped(self, at: int) -> list[Command]:
+        """Once everything that was to be heard has been: end the session, and file the call if its end is sure."""
+        if self.phase is not Phase.WRAPPING:
+            return []
+        if "last_words" in self._timers and (self.floor.speaking or self.transcript.waiting):
+            return []
+        self._timers.pop("last_words", None)
+        commands: list[Command] = []
+        if self._model:
+            self._model = False
+            commands.append(CloseModel())
+        if self._end is None and not self._moved_on:
+            return commands
+        self.phase, self._timers = Phase.OVER, {}
+        commands += self._keep_memory()
+        if self._end is not None and not self._moved_on:
+            outcome = outcome_of(self._end, caller_spoke=self.memory.caller_spoke)
+            commands.append(FileCall(Filed(outcome=outcome, end_reason=self._end, memory=self.memory, ended_at=at)))
+        return commands
+
+    # ---- time
+
+    def _due(self, at: int) -> list[Command]:
+        commands: list[Command] = []
+        for name in [name for name, due in self._timers.items() if due <= at]:
+            if self._timers.pop(name, None) is not None:
+                commands += self._timer(name, at)
+        return commands
+
+    def _timer(self, name: str, at: int) -> list[Command]:
+        match name:
+            case "silence":
+                return self._ask_if_there(at)
+            case "barge_in":
+                return self._take_the_floor(at) if self.floor.speaking else []
+            case "keys":
+                return self._typed(at)
+            case "retry":
+                return self._speak_if_owed(at)
+            case "goodbye" if self._goodbye is not None:  # the mark never came, or the goodbye never ended
+                return self._leave(self._goodbye.intent, self._goodbye.end_reason, at, self._goodbye.target)
+            case "answer":
+                return self._leave(Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
+            case "limit" if self.phase is Phase.TALKING:
+                return self._end_by(Goodbye(Intent.HANG_UP, EndReason.TIME_LIMIT, TIME_IS_UP), at)
+            case "grace":
+                self._end, self._moved_on = self._end or self._without_stream, False
+                return self._caller_gone(at)
+            case "last_words":
+                return self._give_up_hearing(at)
+        return []
+
+    def _mind_the_silence(self, at: int) -> None:
+        busy = self.asking.is_busy or self.playout.is_audible or self.errands.out or self.asking.owed
+        if self.phase is not Phase.TALKING or busy or self.floor.speaking or "keys" in self._timers:
+            self._timers.pop("silence", None)
+        elif "silence" not in self._timers:
+            self._timers["silence"] = at + self._policy.silence_ms
+
+    def _ask_if_there(self, at: int) -> list[Command]:
+        self._prompts += 1
+        if self._prompts > self._policy.silence_prompts:
+            return self._end_by(Goodbye(Intent.HANG_UP, EndReason.SILENCE, SILENT), at)
+        self._begin_turn(None, at)
+        return self._speak(Speak(STILL_THERE), at)
+
+    def _keep_memory(self) -> list[Command]:
+        return [KeepMemory(self.memory)]

@@ -1,0 +1,223 @@
+"""The talk itself, while both legs stand: the agent speaks, the caller speaks, the floor changes hands.
+
+The machine decides in which phase there is talk at all; here it is carried on. `phase` is never changed here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from app.call import events as e
+from app.call.agent import Agent, FloorPolicy, TurnTaking
+from app.call.asking import Asking
+from app.call.commands import (
+    Brief,
+    ClearPlayout,
+    Command,
+    KeepTurn,
+    KeepUtterance,
+    PlayAudio,
+    SendMark,
+    Speak,
+    StopSpeaking,
+)
+from app.call.disposition import Memory, Utterance
+from app.call.errands import Errands
+from app.call.floor import Floor, barge_in_at
+from app.call.keypad import PAUSE_MS, Keypad, masked
+from app.call.playout import BYTES_PER_MS, Playout
+from app.call.slots import Slots
+from app.call.transcript import Transcript
+from app.call.turns import Turns
+
+ANSWER_MS = 10_000
+"""A model that was asked and has done nothing for so long is taken for lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What a call needs to know of the house it stands in."""
+
+    agents: Mapping[str, Agent]
+    directory: tuple[str, ...] = ()
+    """Names that a caller can be put through to."""
+    country_code: str = "1"
+    max_ms: int = 3_000_000
+
+
+class Talk:
+    """The state of the talk, and its rules."""
+
+    def __init__(self, house: House, memory: Memory) -> None:
+        self.house = house
+        self.memory = memory
+        self.agent = house.agents[memory.agent]
+        self.floor = Floor()
+        self.playout = Playout()
+        self.transcript = Transcript()
+        self.turns = Turns(memory.turns)
+        self.errands = Errands()
+        self.keypad = Keypad()
+        self.slots = Slots(memory.slots, country_code=house.country_code)
+        self.asking = Asking()
+        self._timers: dict[str, int] = {"limit": house.max_ms}
+        self._prompts = self._keys = 0
+
+    @property
+    def talks(self) -> bool:
+        """There is talk: both legs stand and nobody has left."""
+        raise NotImplementedError
+
+    def _stay(self) -> list[Command]:
+        """The caller speaks on: a goodbye under way is taken back."""
+        raise NotImplementedError
+
+    @property
+    def _policy(self) -> FloorPolicy:
+        return self.agent.floor
+
+    @property
+    def _we_take_turns(self) -> bool:
+        return self._policy.turn_taking is TurnTaking.OURS
+
+    # ---- the agent
+
+    def _speak(self, order: Speak, at: int) -> list[Command]:
+        """Ask for a response now, or as soon as the running one is done and the caller is quiet."""
+        if self.asking.is_busy or "retry" in self._timers or self.floor.speaking or not self.talks:
+            self.asking.owed = order
+            return []
+        self._timers["answer"] = at + ANSWER_MS
+        self.turns.requested(at=at)
+        return self.asking.order(order)
+
+    def _speak_if_owed(self, at: int) -> list[Command]:
+        owed = self.asking.owed
+        if owed is None or (self.errands.out and not self.asking.urgent):
+            return []
+        return self._speak(owed, at)
+
+    def _audio(self, event: e.AgentAudio, at: int) -> list[Command]:
+        utterance = event.utterance
+        self.transcript.generated(utterance, response=event.response, agent=self.agent.name, size=event.size, at=at)
+        if self.asking.was_cut(event.response) or not self.talks:
+            return []  # the late voice of a response already cut
+        self._timers.pop("answer", None)
+        self.asking.voiced(event.response)
+        self.turns.audio(utterance, at=at)
+        commands: list[Command] = []
+        start = 0
+        for size, mark in self.playout.queue(utterance, event.size, at=at):
+            commands.append(PlayAudio(utterance, event.payload[start : start + size], size))
+            start += size
+            if mark is not None:
+                commands.append(SendMark(mark))
+        return commands
+
+    def _utterance_ended(self, utterance: str, at: int) -> list[Command]:
+        self.transcript.completed(utterance)
+        mark = self.playout.end(utterance)
+        return [SendMark(mark)] if mark else self._keep_if_heard(utterance, at)
+
+    def _heard(self, mark: str, at: int) -> list[Command]:
+        utterance = self.playout.returned(mark, at=at)
+        if utterance is None:
+            return []
+        turn = self.turns.heard(utterance, at=at)
+        commands: list[Command] = [KeepTurn(turn)] if turn else []
+        return commands + self._keep_if_heard(utterance, at)
+
+    def _keep_if_heard(self, utterance: str, at: int) -> list[Command]:
+        return kept(self.transcript.heard_whole(utterance, heard=self.playout.heard.get(utterance, 0), at=at))
+
+    # ---- the caller
+
+    def _caller_began(self, utterance: str, began: int, at: int) -> list[Command]:
+        if not self.talks:
+            return []
+        self.floor.began(utterance, at=began)
+        due = barge_in_at(self._policy, speech_began=began, audible_since=self.playout.audible_since)
+        if due is None:
+            return []
+        if due > at:
+            self._timers["barge_in"] = due
+            return []
+        return self._take_the_floor(at)
+
+    def _take_the_floor(self, at: int) -> list[Command]:
+        """Barge-in: silence the agent, and tell the model what the caller heard."""
+        commands = self._stay()
+        audible = self.playout.is_audible
+        if audible:
+            commands.append(ClearPlayout())
+            self.memory = replace(self.memory, barge_ins=self.memory.barge_ins + 1)
+        if (audible or self.asking.is_busy) and self.floor.speaking:
+            self.floor.cut_the_agent(self.floor.speaking)
+        commands += self.asking.cut(cancel=self._we_take_turns)
+        commands += self._cut_off(at, tell_model=True)
+        if audible and (turn := self.turns.interrupted()):
+            commands.append(KeepTurn(turn))
+        return commands
+
+    def _cut_off(self, at: int, *, tell_model: bool) -> list[Command]:
+        """Empty the ledger: what was queued and not heard is unheard."""
+        commands: list[Command] = []
+        for cut in self.playout.clear(at=at):
+            if tell_model:
+                commands.append(StopSpeaking(cut.utterance, cut.heard // BYTES_PER_MS))
+            commands += kept(self.transcript.cut(cut.utterance, heard=cut.heard, at=at))
+        return commands
+
+    def _caller_stopped(self, utterance: str, ended: int) -> list[Command]:
+        self.floor.ended(utterance, at=ended)
+        self._timers.pop("barge_in", None)
+        return []
+
+    def _committed(self, utterance: str, at: int) -> list[Command]:
+        began, ended = self.floor.span(utterance, at=at)
+        self.floor.ended(utterance, at=ended)
+        commands: list[Command] = [KeepUtterance(self.transcript.committed(utterance, began=began, ended=ended))]
+        if not self.floor.is_turn(utterance, self._policy):
+            return commands + self._speak_if_owed(at)
+        self.memory = replace(self.memory, caller_spoke=True)
+        if self.talks:
+            self._begin_turn(utterance, at, speech_ended_at=ended, committed_at=at)
+            if self._we_take_turns:
+                self.asking.urgent = True
+                commands += self._speak(Speak(), at)
+        return commands
+
+    def _begin_turn(
+        self, utterance: str | None, at: int, *, speech_ended_at: int | None = None, committed_at: int | None = None
+    ) -> None:
+        if utterance is not None:
+            self._prompts = 0
+        self.turns.begin(
+            agent=self.agent.name, utterance=utterance, speech_ended_at=speech_ended_at, committed_at=committed_at, at=at
+        )
+        self.memory = replace(self.memory, turns=self.turns.count)
+
+    def _key(self, key: str, at: int) -> list[Command]:
+        if not self.talks:
+            return []
+        commands = self._take_the_floor(at) if self._policy.interruptible and self.playout.is_audible else []
+        self._timers["keys"] = at + PAUSE_MS
+        return commands + (self._typed(at) if self.keypad.press(key) else [])
+
+    def _typed(self, at: int) -> list[Command]:
+        self._timers.pop("keys", None)
+        keys = self.keypad.take()
+        if not keys:
+            return []
+        self._keys += 1
+        name = f"keys-{self._keys}"
+        utterance = self.transcript.pressed(name, masked(keys), at=at)
+        self._begin_turn(name, at, speech_ended_at=at, committed_at=at)
+        self.memory = replace(self.memory, caller_spoke=True)
+        self.asking.urgent = True
+        brief = Brief(f"(The caller typed on the keypad: {keys})", from_caller=True)
+        return [KeepUtterance(utterance), brief, *self._speak(Speak(), at)]
+
+
+def kept(utterance: Utterance | None) -> list[Command]:
+    """The order to keep an utterance, if there is one."""
+    return [KeepUtterance(utterance)] if utterance is not None else []

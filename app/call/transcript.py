@@ -1,0 +1,136 @@
+"""Who said what, and what of it was heard.
+
+Rule 1: an agent's words are heard when their audio was acknowledged; the rest is kept apart, as unheard.
+Rule 2: a caller's utterance stands in the transcript from the moment it is committed; its words may come much later, or never.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from app.call.disposition import Utterance
+from app.call.playout import BYTES_PER_MS
+from app.call.words import split_heard
+
+
+@dataclass(slots=True)
+class _Speech:
+    """An utterance of the agent, as it grows."""
+
+    agent: str
+    response: str
+    began: int
+    text: list[str] = field(default_factory=list)
+    generated: int = 0  # bytes of line audio, the dropped ones included
+    complete: bool = False
+    cut_at: int | None = None
+    heard: int = 0  # bytes, known once it was cut
+
+
+class Transcript:
+    """The utterances of one stream."""
+
+    def __init__(self) -> None:
+        self._speech: dict[str, _Speech] = {}
+        self._caller: dict[str, Utterance] = {}
+
+    # ---- the agent
+
+    def generated(self, utterance: str, *, response: str, agent: str, size: int, at: int) -> None:
+        """More of an utterance's audio was generated, played or not."""
+        speech = self._speech.get(utterance)
+        if speech is None:
+            speech = self._speech[utterance] = _Speech(agent, response, at)
+        speech.generated += size
+
+    def worded(self, utterance: str, text: str, *, response: str, agent: str, at: int) -> None:
+        """More of an utterance's text was generated; text may come before its audio."""
+        if utterance not in self._speech:
+            self._speech[utterance] = _Speech(agent, response, at)
+        self._speech[utterance].text.append(text)
+
+    def completed(self, utterance: str) -> None:
+        """All of the utterance's audio was generated."""
+        if utterance in self._speech:
+            self._speech[utterance].complete = True
+
+    def heard_whole(self, utterance: str, *, heard: int, at: int) -> Utterance | None:
+        """The caller heard the utterance to its end: what goes to the transcript, once."""
+        speech = self._speech.get(utterance)
+        if speech is None or not speech.complete or heard < speech.generated or speech.cut_at is not None:
+            return None
+        speech.heard = heard
+        return self._utterance(utterance, speech, ended=at)
+
+    def cut(self, utterance: str, *, heard: int, at: int) -> Utterance | None:
+        """The utterance was thrown out of the queue after `heard` bytes."""
+        speech = self._speech.get(utterance)
+        if speech is None or speech.cut_at is not None:
+            return None
+        speech.cut_at, speech.heard = at, heard
+        return self._utterance(utterance, speech, ended=at)
+
+    def never_played(self, response: str, *, at: int) -> list[Utterance]:
+        """Utterances of a response that ended: those cut, now that their whole text is known, and those that had only text."""
+        ended = []
+        for key, speech in self._speech.items():
+            if speech.response == response and (speech.cut_at is not None or not speech.generated) and speech.text:
+                speech.cut_at = speech.cut_at if speech.cut_at is not None else at
+                ended.append(self._utterance(key, speech, ended=speech.cut_at))
+        return ended
+
+    def _utterance(self, key: str, speech: _Speech, *, ended: int) -> Utterance:
+        cut = speech.cut_at is not None
+        heard_ms, generated_ms = speech.heard // BYTES_PER_MS, speech.generated // BYTES_PER_MS
+        text = "".join(speech.text).strip()
+        heard, unheard = (
+            split_heard(text, heard_ms=heard_ms, generated_ms=generated_ms, complete=speech.complete) if cut else (text, "")
+        )
+        return Utterance(
+            key=key,
+            speaker="agent",
+            agent=speech.agent,
+            started_at=speech.began,
+            ended_at=ended,
+            heard=heard,
+            unheard=unheard.strip() or None,
+            heard_ms=heard_ms,
+            generated_ms=generated_ms,
+            interrupted=cut,
+        )
+
+    # ---- the caller
+
+    def committed(self, utterance: str, *, began: int, ended: int) -> Utterance:
+        """The caller's utterance became a part of the conversation; its words are still to come."""
+        known = self._caller.get(utterance)
+        text = known.heard if known else None
+        self._caller[utterance] = Utterance(key=utterance, speaker="caller", started_at=began, ended_at=ended, heard=text)
+        return self._caller[utterance]
+
+    def transcribed(self, utterance: str, text: str, *, at: int) -> Utterance:
+        """The caller's words are here."""
+        known = self._caller.get(utterance) or Utterance(key=utterance, speaker="caller", started_at=at, ended_at=at)
+        self._caller[utterance] = replace(known, heard=text.strip())
+        return self._caller[utterance]
+
+    def pressed(self, key: str, text: str, *, at: int) -> Utterance:
+        """The caller typed on the keypad; `text` is masked."""
+        self._caller[key] = Utterance(key=key, speaker="caller", started_at=at, ended_at=at, heard=text)
+        return self._caller[key]
+
+    def untranscribed(self, utterance: str) -> Utterance | None:
+        """The caller's words will not come."""
+        known = self._caller.get(utterance)
+        if known is None or known.heard is not None:
+            return None
+        self._caller[utterance] = replace(known, untranscribed=True)
+        return self._caller[utterance]
+
+    @property
+    def last_caller(self) -> str | None:
+        """The caller's newest utterance."""
+        return next(reversed(self._caller), None)
+
+    @property
+    def waiting(self) -> list[str]:
+        """The caller's utterances whose words have neither come nor been given up."""
+        return [key for key, utterance in self._caller.items() if utterance.heard is None and not utterance.untranscribed]
