@@ -36,7 +36,8 @@ _REACH = 36
 _ROW = 48
 """The sound in a row: 2 ms. In longer rows more is multiplied by zero, shorter ones are more work to lay out."""
 _ROWS_AT_ONCE = 100
-"""OpenBLAS spreads larger products over threads. At this size that gains nothing, and the other cores carry other calls."""
+"""200 ms. OpenBLAS spreads products above 2**18 multiplications (136 rows) over threads. That gains nothing at this size,
+and the other cores carry other calls."""
 
 _CUTOFF = 3_900 / 24_000
 """Cycles per tick."""

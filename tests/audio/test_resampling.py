@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audio.resampling import Downsampler, Upsampler
+from app.audio.resampling import Downsampler, Upsampler, _weights
 from tests.audio.listening import (
     FULL_SCALE,
+    SETTLING,
     decibels,
     in_pieces,
     pcm,
@@ -77,6 +78,10 @@ class TestBothWays:
         ideal = np.tile(np.repeat([1, -1], rate_out * period_ms // 2000), periods)
         at_an_edge = np.convolve(np.abs(np.diff(ideal, prepend=-1, append=1)), np.ones(7), "same")[:-1] > 0
         assert ((heard * ideal)[~at_an_edge] > FULL_SCALE / 2).all()
+
+    @pytest.mark.parametrize("level", [1, -1, 2_000, -15_000])
+    def test_a_steady_level_stays_what_it_is_to_the_last_step(self, way, rate_in, rate_out, level):
+        assert steady(way(pcm([level] * rate_in))).tolist() == [level] * (rate_out - 2 * SETTLING)
 
     def test_silence_stays_silent(self, way, rate_in, rate_out):
         assert way(bytes(2 * rate_in)) == bytes(2 * rate_out)
@@ -154,6 +159,13 @@ def test_the_rows_compute_what_the_plain_filter_computes(way, spread, kept):
     expected = np.convolve(spread_out, fine_taps)[36:-36][::kept]
     # The impulse shows each tap to half a step in 90,000 only.
     assert np.abs(samples(way(pcm(sent))) - expected).max() < 12_000 * 73 * 0.5 / 90_000 * spread
+
+
+@pytest.mark.parametrize("spacings", [(3, 1), (1, 3)])
+def test_every_sum_is_exact_in_a_double_so_that_the_order_of_adding_does_not_matter(spacings):
+    units = _weights(*spacings) * 2**24
+    assert (units == np.rint(units)).all()
+    assert np.abs(units).sum(axis=0).max() * (FULL_SCALE + 1) < 2**53
 
 
 # ---- beginnings and ends
