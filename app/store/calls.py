@@ -1,0 +1,249 @@
+"""The shelf of calls: born once, one stream at a time, finished once.
+
+Rule 1: every change is one UPDATE that says in its WHERE what it relies on (the epoch, that the row is live). Who changes no row
+has lost, and is told so. Nothing is read first and written afterwards without a lock.
+Rule 2: the row is finished by whoever changes `live` to `final`; what comes later fills what is still empty, and no more.
+Rule 3: moments are read from this shelf's clock, in UTC; times inside facts are milliseconds since the call's birth.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.call.disposition import Filed, Intent, Utterance
+from app.errors import Fenced
+from app.settings import TRANSCRIPTION_PER_MINUTE, Price
+from app.store import finishing, reading
+from app.store.engine import Database
+from app.store.facts import STATE_COLUMNS, CallState, NewCall, call_state, memory_columns, newborn_columns, utc_now
+from app.store.identity import new_call_id
+from app.store.tables import RowState, calls, turns
+
+__all__ = ["CallState", "Calls", "NewCall"]
+
+TERMINAL = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+RANK = {"queued": 0, "initiated": 1, "ringing": 2, "in-progress": 3, **dict.fromkeys(TERMINAL, 4)}
+"""Statuses never go back (twilio.md 5.1)."""
+
+STATE = [calls.c[name] for name in STATE_COLUMNS]
+
+
+class Calls:
+    """All calls of one database."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def born(self, new: NewCall, call_id: str | None = None) -> tuple[CallState, bool]:
+        """Make the call's row, or find it by its `carrier_call_sid` if it is there; however many do so at once, there is one row.
+
+        `call_id` is made here unless given (by who had to name the call while the database was away).
+
+        Returns:
+            The call, and whether it was made now.
+        """
+        now = self._clock()
+        values = newborn_columns(call_id or new_call_id(now), new, now, self._database.blind_index)
+        insert = self._database.insert(calls).values(**values).on_conflict_do_nothing()
+        async with self._database.write("make the call's row") as connection:
+            made = (await connection.execute(insert.returning(*STATE))).mappings().one_or_none()
+            if made is not None:
+                return call_state(made), True
+            same = calls.c.call_id == values["call_id"]
+            if new.carrier_call_sid is not None:
+                same = calls.c.carrier_call_sid == new.carrier_call_sid
+            return call_state((await connection.execute(sa.select(*STATE).where(same))).mappings().one()), False
+
+    async def find(self, call_id: str) -> CallState | None:
+        """The call of that name."""
+        return await self._find(calls.c.call_id == call_id)
+
+    async def find_by_sid(self, sid: str) -> CallState | None:
+        """The call that the carrier calls by that name."""
+        return await self._find(calls.c.carrier_call_sid == sid)
+
+    async def claim(self, call_id: str, epoch: int, *, worker: str, stream_sid: str | None) -> bool:
+        """Take the stream of this epoch: true for one taker only, and only while the epoch is current and the row is live."""
+        now = self._clock()
+        return await self._change(
+            "claim the stream",
+            *(calls.c.call_id == call_id, calls.c.epoch == epoch, calls.c.claimed_epoch < epoch),
+            claimed_epoch=epoch,
+            worker=worker,
+            stream_sid=stream_sid,
+            answered_at=sa.func.coalesce(calls.c.answered_at, sa.bindparam("now", now, type_=calls.c.answered_at.type)),
+        )
+
+    async def plan(self, call_id: str, epoch: int, next_step: Intent, transfer_to: str | None = None) -> None:
+        """Store what is to follow when this stream ends. `transfer_to` is a name of the directory, never a number.
+
+        Raises:
+            Fenced: the call has another epoch now, or is finished.
+        """
+        if not await self._change(
+            "store what follows",
+            *(calls.c.call_id == call_id, calls.c.epoch == epoch),
+            next_step=next_step,
+            transfer_to=transfer_to,
+        ):
+            raise Fenced(call_id, epoch)
+
+    async def advance(self, call_id: str, epoch: int) -> bool:
+        """Open the next epoch, to talk on a new stream; counted in `resume_attempts`. False: it is open already, or finished."""
+        return await self._change(
+            "open the next epoch",
+            *(calls.c.call_id == call_id, calls.c.epoch == epoch),
+            epoch=epoch + 1,
+            resume_attempts=calls.c.resume_attempts + 1,
+            next_step=Intent.TALK,
+            transfer_to=None,
+        )
+
+    async def healthy(self, call_id: str, epoch: int) -> None:
+        """This stream has carried sound for long enough: earlier attempts count no more."""
+        await self._change(
+            "note a healthy stream",
+            *(calls.c.call_id == call_id, calls.c.epoch == epoch, calls.c.resume_attempts > 0),
+            resume_attempts=0,
+        )
+
+    async def carrier_status(
+        self, sid: str, status: str, *, sequence: int | None = None, duration_s: int | None = None
+    ) -> CallState | None:
+        """Take in a status of the carrier's: in any order, any number of times, the same comes of it (twilio.md 5.1).
+
+        A status never goes back in rank; of two equal in rank the later in sequence stands. An unknown status changes nothing.
+        Taken in after the row is finished as well: it says what the carrier saw and nothing else of the row.
+        """
+        async with self._database.write("take in a carrier's status") as connection:
+            locked = sa.select(calls.c.carrier_sequence, calls.c.carrier_duration_s, *STATE).where(calls.c.carrier_call_sid == sid)
+            row = (await connection.execute(locked.with_for_update())).mappings().one_or_none()
+            if row is None:
+                return None
+            changes: dict[str, Any] = {}
+            if status in RANK:
+                known = row["carrier_status"]
+                news = (RANK[status], -1 if sequence is None else sequence, status)
+                if known is None or news > (RANK[known], -1 if row["carrier_sequence"] is None else row["carrier_sequence"], known):
+                    changes |= {"carrier_status": status, "carrier_sequence": sequence}
+            if duration_s is not None and duration_s > (row["carrier_duration_s"] or -1):
+                changes["carrier_duration_s"] = duration_s
+            if not changes:
+                return call_state(row)
+            update = sa.update(calls).where(calls.c.call_id == row["call_id"]).values(updated_at=self._clock(), **changes)
+            return call_state((await connection.execute(update.returning(*STATE))).mappings().one())
+
+    async def finish(
+        self,
+        call_id: str,
+        filed: Filed,
+        *,
+        epoch: int | None,
+        prices: Mapping[str, Price],
+        prices_date: date,
+        per_transcription_minute: float | None = TRANSCRIPTION_PER_MINUTE["gpt-transcribe"],
+        provider: str = "openai",
+    ) -> bool:
+        """Finish the row, once: true for the one who did. Flush the writer first: latencies are taken from the stored turns.
+
+        With `epoch` given, only while it is current; None is for who stands outside every stream (the carrier's last word, the
+        sweeper). `cost_usd` stays NULL when a part of the usage has no price.
+        """
+        now = self._clock()
+        memory, ended_at = filed.memory, max(0, filed.ended_at)
+        async with self._database.write("finish the row") as connection:
+            row = (
+                (
+                    await connection.execute(
+                        sa.select(calls.c.epoch, calls.c.state, calls.c.started_at, calls.c.model, calls.c.transfer_to)
+                        .where(calls.c.call_id == call_id)
+                        .with_for_update()
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None or row["state"] is RowState.FINAL or epoch not in (None, row["epoch"]):
+                return False
+            cost = finishing.cost(memory.usage, finishing.price_of(row["model"], prices), per_transcription_minute)
+            changed = await connection.execute(
+                sa.update(calls)
+                .where(calls.c.call_id == call_id, calls.c.state == RowState.LIVE, calls.c.epoch == row["epoch"])
+                .values(
+                    {
+                        **memory_columns(memory),
+                        **await self._measured(connection, call_id, filed),
+                        "state": RowState.FINAL,
+                        "outcome": filed.outcome,
+                        "end_reason": filed.end_reason,
+                        "ended_at": row["started_at"] + timedelta(milliseconds=ended_at),
+                        "finished_at": now,
+                        "duration_ms": ended_at,
+                        "transfer_to": memory.transfer_to or row["transfer_to"],
+                        "usage": {provider: msgspec.to_builtins(memory.usage)},
+                        "tokens_in": finishing.tokens_in(memory.usage),
+                        "tokens_out": finishing.tokens_out(memory.usage),
+                        "cost_usd": None if cost is None else float(cost),
+                        "prices_date": prices_date,
+                        "updated_at": now,
+                    }
+                )
+            )
+            return changed.rowcount == 1
+
+    async def unfinished(self, older_than: timedelta) -> list[CallState]:
+        """Live calls that were born longer ago than that, the oldest first."""
+        born_before = self._clock() - older_than
+        query = (
+            sa.select(*STATE).where(calls.c.state == RowState.LIVE, calls.c.started_at < born_before).order_by(calls.c.started_at)
+        )
+        async with self._database.read("look for calls not finished") as connection:
+            return [call_state(row) for row in (await connection.execute(query)).mappings()]
+
+    async def history(self, call_id: str) -> list[Utterance]:
+        """What was said, in order, over all epochs."""
+        return await reading.history(self._database, call_id)
+
+    async def row(self, name: str) -> dict[str, Any] | None:
+        """The whole row of a call, by our name or by the carrier's, as JSON can say it.
+
+        All columns of `calls` (times in ISO 8601; without `memory` and the blind indexes), and under `utterances`, `turn_list` and
+        `tool_invocations` what belongs to it, in order (`turns` is the column: their number).
+        """
+        return await reading.row(self._database, name)
+
+    async def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The rows of the last calls, the newest first, without what belongs to them."""
+        return await reading.latest(self._database, limit)
+
+    async def events(self, call_id: str) -> list[dict[str, Any]]:
+        """The journal of a call, by epoch and number: `epoch, seq, at, name, data, private, commands`."""
+        return await reading.events(self._database, call_id)
+
+    async def _find(self, which: sa.ColumnElement[bool]) -> CallState | None:
+        async with self._database.read("find a call") as connection:
+            row = (await connection.execute(sa.select(*STATE).where(which))).mappings().one_or_none()
+        return None if row is None else call_state(row)
+
+    async def _change(self, doing: str, *relies_on: sa.ColumnElement[bool], **values: Any) -> bool:
+        """Rule 1: one UPDATE of a live row; whether it changed one."""
+        update = sa.update(calls).where(*relies_on, calls.c.state == RowState.LIVE).values(updated_at=self._clock(), **values)
+        async with self._database.write(doing) as connection:
+            return (await connection.execute(update)).rowcount == 1
+
+    async def _measured(self, connection: AsyncConnection, call_id: str, filed: Filed) -> dict[str, Any]:
+        """Counts and latencies. Memory and stored turns may each lack the last of a lost worker: the larger count stands."""
+        query = sa.select(turns.c.latency_ms, turns.c.utterance, turns.c.interrupted).where(turns.c.call_id == call_id)
+        stored = (await connection.execute(query)).all()
+        latencies = [turn.latency_ms for turn in stored if turn.latency_ms is not None]
+        return {
+            "turns": max(filed.memory.turns, sum(turn.utterance is not None for turn in stored)),
+            "barge_ins": max(filed.memory.barge_ins, sum(turn.interrupted for turn in stored)),
+            "latency_p50_ms": finishing.nearest_rank(latencies, 50),
+            "latency_p95_ms": finishing.nearest_rank(latencies, 95),
+        }
