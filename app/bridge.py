@@ -1,0 +1,261 @@
+"""One live call: one inbox, one loop, errands outside, the call's deadline.
+
+Rule 1: only the loop touches the call. Whatever happens is posted, stamped, and seen in that order.
+Rule 2: the clock is kept here; the call is told the time, in ms since its birth.
+Rule 3: slow work (errands, the store) leaves as a task and comes back as an event, also when it fails.
+Rule 4: the audio never waits for the database.
+Rule 5: an exception out of the call is our fault: the stream is given up, and another takes the call on from what was kept.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from app.call import commands as c
+from app.call.disposition import Filed, Intent
+from app.call.errands import ErrandContext
+from app.call.events import (
+    DeadlinePassed,
+    ErrandFailed,
+    ErrandReturned,
+    Event,
+    ModelLost,
+    ModelReady,
+    StreamEnded,
+    StreamStarted,
+)
+from app.call.journal import Line, Recorder
+from app.call.machine import Call
+from app.errors import CallrowError, ModelUnavailable, ToolRefused, WorldFault
+from app.logs import logger
+
+log = logger("bridge")
+
+PLAN_WITHIN_S = 2.0
+STALLED_S = 5.0
+FAILED = "the tool failed; say that it did not work, and offer another way"
+
+
+class CallerLeg(Protocol):
+    """The caller's side."""
+
+    sending_since: float | None
+
+    async def pump(self, post: Callable[[Event], None], hear: Callable[[bytes], None]) -> None: ...
+    async def send(self, command: c.PlayAudio | c.SendMark | c.ClearPlayout) -> None: ...
+    async def close(self, code: int = 1000) -> None: ...
+
+
+class ModelLeg(Protocol):
+    """The model's side. `opens` connects, configures and proves the session; events come by `post`."""
+
+    def append(self, mulaw: bytes) -> None: ...
+    def send(self, command: c.ModelCommand) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Keeper(Protocol):
+    """What a bridge needs of the store, bound to its call and epoch."""
+
+    def keep(self, item: Line | c.KeepUtterance | c.KeepTurn | c.KeepTool | c.KeepMemory) -> None:
+        """Put something into the next batch; never waits."""
+
+    async def plan(self, intent: Intent, target: str | None) -> None:
+        """Commit everything kept so far, and what is to follow this stream."""
+
+    async def file(self, filed: Filed) -> None:
+        """Finish the row; returns when it is finished, by us or by another."""
+
+
+type Errand = Callable[[c.RunErrand, ErrandContext], Awaitable[str]]
+
+
+class Bridge:
+    """One stream of one call, from `run` to its end."""
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        call_id: str,
+        epoch: int,
+        caller_number: str | None,
+        born_ago_ms: int,
+        caller: CallerLeg,
+        model: ModelLeg,
+        open_model: Callable[[], Awaitable[None]],
+        keeper: Keeper,
+        errand: Errand,
+    ) -> None:
+        self.call, self.call_id, self.epoch = call, call_id, epoch
+        self._number = caller_number
+        self._caller, self._model, self._open_model = caller, model, open_model
+        self._keeper, self._errand = keeper, errand
+        self._zero = time.monotonic_ns() // 1_000_000 - born_ago_ms
+        self._inbox: deque[tuple[int, Event]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recorder = Recorder(keeper.keep)
+        self._filed: Filed | None = None
+
+    # ---- what others may do
+
+    def post(self, event: Event) -> None:
+        """Something happened."""
+        self._inbox.append((self._now(), event))
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
+
+    def hear(self, mulaw: bytes) -> None:
+        """The caller's sound; it does not pass the call, which only says whether anybody listens."""
+        if self.call.listening:
+            self._model.append(mulaw)
+
+    async def run(self) -> None:
+        """Carry the call until nothing more is to be done for it here."""
+        self._recorder.opened(self.call, at=self._now())
+        self._start(self._caller.pump(self.post, self.hear))
+        self._start(self._meet_model())
+        self.post(StreamStarted())
+        try:
+            await self._loop()
+        except Exception:  # rule 5
+            log.exception("the call's machine failed; its stream is given up", call_id=self.call_id, epoch=self.epoch)
+            await self._leave(c.LeaveStream(Intent.TALK))
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._recorder.flush()
+        await self._finish()
+
+    # ---- the loop
+
+    def _now(self) -> int:
+        return time.monotonic_ns() // 1_000_000 - self._zero
+
+    async def _loop(self) -> None:
+        call, inbox, recorder = self.call, self._inbox, self._recorder
+        while not call.over:
+            if not inbox:
+                self._arm()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+            at, event = inbox.popleft()
+            ordered = call.handle(event, at=at)
+            recorder.saw(event, ordered, at=at)
+            for command in ordered:
+                await self._carry_out(command)
+
+    def _arm(self) -> None:
+        """See that the call's deadline is not slept through. An alarm that rings early is only set again."""
+        due = self.call.deadline
+        if due is None or (self._alarm is not None and self._alarm_at <= due):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = due
+        self._alarm = asyncio.get_running_loop().call_later(max(0, due - self._now()) / 1000, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        due = self.call.deadline
+        if due is not None and due <= self._now():
+            self.post(DeadlinePassed())
+        else:
+            self._arm()
+
+    async def _carry_out(self, command: c.Command) -> None:
+        kind = type(command)
+        if kind is c.PlayAudio or kind is c.SendMark or kind is c.ClearPlayout:
+            await self._caller.send(command)  # type: ignore[arg-type]
+        elif kind in c.MODEL:
+            if kind is c.CloseModel:
+                self._start(self._model.close())
+            else:
+                self._model.send(command)  # type: ignore[arg-type]
+        elif kind is c.RunErrand:
+            self._start(self._run_errand(command))  # type: ignore[arg-type]
+        elif kind is c.LeaveStream:
+            self._start(self._leave(command))  # type: ignore[arg-type]
+        elif kind is c.FileCall:
+            self._filed = command.filed  # type: ignore[union-attr]
+        else:
+            self._keeper.keep(command)  # type: ignore[arg-type]
+
+    # ---- slow work
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a task of the call failed", call_id=self.call_id, fault=type(fault).__name__)
+
+    async def _meet_model(self) -> None:
+        try:
+            await self._open_model()
+        except ModelUnavailable as fault:
+            log.warning("no session with the model", call_id=self.call_id, reason=fault.reason, code=fault.code)
+            self.post(ModelLost(fault.reason, fatal=not fault.retryable))
+        else:
+            self.post(ModelReady())
+
+    async def _run_errand(self, order: c.RunErrand) -> None:
+        context = ErrandContext(
+            call_id=self.call_id,
+            epoch=self.epoch,
+            agent=order.agent,
+            caller_number=self._number,
+            slots=self.call.slots.values,
+        )
+        try:
+            async with asyncio.timeout(order.budget_ms / 1000 + 1):  # the toolbox keeps the budget; this is the second lock
+                result = await self._errand(order, context)
+        except ToolRefused as refused:
+            self.post(ErrandFailed(order.tool_call, str(refused)))
+        except Exception as fault:  # a tool's failure is an answer to the model, never the call's end
+            log.error("an errand failed", call_id=self.call_id, tool=order.name, fault=type(fault).__name__)
+            self.post(ErrandFailed(order.tool_call, FAILED))
+        else:
+            self.post(ErrandReturned(order.tool_call, result))
+
+    async def _leave(self, order: c.LeaveStream) -> None:
+        """What is to follow is committed before the stream is closed, so that whoever is asked next knows it."""
+        try:
+            async with asyncio.timeout(PLAN_WITHIN_S):
+                await self._keeper.plan(order.intent, order.target)
+        except (TimeoutError, WorldFault) as fault:
+            log.error("what follows the stream could not be stored", call_id=self.call_id, fault=type(fault).__name__)
+        await self._caller.close()
+
+    async def _finish(self) -> None:
+        await self._caller.close()
+        await self._model.close()
+        if self._filed is not None:
+            try:
+                await self._keeper.file(self._filed)
+            except CallrowError as fault:
+                log.error("the row could not be finished here", call_id=self.call_id, fault=type(fault).__name__)
+        if self._tasks:  # errands under way are bounded by their budgets; their outcome belongs in the ledger
+            await asyncio.wait(self._tasks, timeout=60)
+        for task in list(self._tasks):
+            task.cancel()
+
+    def give_up(self) -> None:
+        """The caller's socket is of no use any more: end the stream as if it had broken."""
+        self.post(StreamEnded(clean=False))
+
+    @property
+    def is_stalled(self) -> bool:
+        """The caller's socket has taken nothing for five seconds."""
+        since = self._caller.sending_since
+        return since is not None and asyncio.get_running_loop().time() - since > STALLED_S

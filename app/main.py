@@ -1,0 +1,167 @@
+"""The roof: builds the web application from the settings; opens, drains and closes; decides nothing."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from starlette.applications import Starlette
+
+from app import logs
+from app.agents.reader import read_agents
+from app.settings import Settings, environment
+from app.store import migrate
+from app.store.business import Business
+from app.store.calls import Calls
+from app.store.engine import Database
+from app.store.ledger import Ledger
+from app.store.workers import Workers
+from app.store.writer import Writer
+from app.switchboard import Switchboard
+from app.tools.business import business_tools
+from app.tools.toolbox import Toolbox
+from app.twilio.signature import Signatures
+from app.twilio.token import StreamTokens
+from app.web import health, phone
+from app.web.desk import Desk
+from app.web.guard import build
+
+log = logs.logger("main")
+
+HEARTBEAT_S = 5.0
+DRAIN_LOOK_S = 0.2
+
+
+def create() -> Starlette:
+    """The application, from the process's environment and `.env`: what the server imports.
+
+    Raises:
+        BadSetting: a setting is missing or wrong.
+        BadAgent: an agent file is wrong.
+    """
+    settings = Settings.from_env(environment(os.environ, Path.cwd()))
+    logs.set_up(settings.log_level)
+    return application(settings)
+
+
+def application(settings: Settings) -> Starlette:
+    """The application of these settings."""
+    worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    key = settings.data_key.get_secret_value() if settings.data_key else None
+    database = Database(settings.database_url, key)
+    calls, writer = Calls(database), Writer(database)
+    zone = ZoneInfo(settings.business_timezone)
+    tools = business_tools(Business(database), clock=lambda: datetime.now(zone), zone=zone)
+    toolbox = Toolbox(Ledger(database), tools)
+    agents = read_agents(
+        settings.agents_dir,
+        errands=toolbox.specs(),
+        directory=settings.transfer_to,
+        dispositions=settings.dispositions,
+        intents=settings.intents,
+    )
+    tokens = StreamTokens(*settings.auth_tokens)
+    board = Switchboard(
+        settings, agents=agents, calls=calls, writer=writer, toolbox=toolbox, tokens=tokens, worker=worker
+    )
+    desk = Desk(
+        settings=settings,
+        calls=calls,
+        switchboard=board,
+        signatures=Signatures(settings.auth_tokens, settings.public_url),
+        tokens=tokens,
+        agents=agents,
+        clock=lambda: time.time_ns() // 1_000_000,
+    )
+
+    async def reachable() -> str | None:
+        async with database.read("see whether it is there"):
+            return None
+
+    async def migrated() -> str | None:
+        current = await asyncio.to_thread(migrate.is_current, settings.database_url)
+        return None if current else "the database is not at this version; run: callrow migrate"
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as house:
+            workers = Workers(database)
+            tasks = [house.create_task(writer.run()), house.create_task(board.watch()), house.create_task(_beat(workers, worker, board))]
+            with _draining(board, settings.drain_seconds):
+                gc.collect()
+                gc.freeze()  # what is loaded now stays; the collector need not walk it again (measured-costs: 12 to 14 % of the CPU)
+                log.info("open", worker=worker, agents=sorted(agents))
+                yield
+            await writer.close()
+            for task in tasks:
+                task.cancel()
+        await database.close()
+
+    checks: dict[str, Callable[[], Awaitable[str | None]]] = {"database": reachable, "migrations": migrated}
+    routes = [*phone.routes(desk), *health.routes(desk, checks)]
+    return build(routes, https=settings.public_url.startswith("https:"), lifespan=lifespan)
+
+
+async def _beat(workers: Workers, worker: str, board: Switchboard) -> None:
+    """Say every five seconds that this worker is alive; a database that is away is no reason to stop."""
+    while True:
+        try:
+            await workers.beat(worker, live_calls=board.live, address=None)
+        except Exception as fault:
+            log.warning("no heartbeat", fault=type(fault).__name__)
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+@contextlib.contextmanager
+def _draining(board: Switchboard, seconds: int) -> Any:
+    """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended or its time
+    is up. uvicorn alone would cut every live socket at once with 1012 (dependencies.md, section 5). A second signal stops at once."""
+    loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {}
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def drain(number: int) -> None:
+        board.drain()
+        log.info("draining", live=board.live, seconds=seconds)
+        end = time.monotonic() + seconds
+        while board.live and time.monotonic() < end:
+            await asyncio.sleep(DRAIN_LOOK_S)
+        log.info("drained", live=board.live)
+        before[number](number, None)
+
+    def begin(number: int) -> None:
+        task = loop.create_task(drain(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if board.draining:
+            before[number](number, frame)
+            return
+        board.draining = True
+        loop.call_soon_threadsafe(begin, number)
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous = signal.getsignal(number)
+            if callable(previous):
+                before[number] = previous
+                signal.signal(number, on_signal)
+    except ValueError:  # not in the main thread: a test's server, which has no signals
+        log.info("no signals are handled here")
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, previous)
