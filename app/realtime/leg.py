@@ -1,0 +1,303 @@
+"""The model's leg of one call: a session opened, configured and proved; then audio and commands out, events in.
+
+Rule 1: nobody is heard before `session.updated` has shown the format that we asked for. Until then a last second is kept.
+Rule 2: after `open` has returned, what goes wrong is an event. A session that ends is exactly one ModelLost, unless we ended it.
+Rule 3: while a session is being configured any `error` is its refusal: not every refusal names the message it refuses.
+Rule 4: nothing here waits but `open` and `close`.
+"""
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+
+from app.audio.g711 import BYTES_PER_MS
+from app.audio.path import AudioPath
+from app.call.agent import Agent, Capabilities, TurnTaking
+from app.call.commands import CloseModel, FinishHearing, ModelCommand, TakeOver
+from app.call.disposition import Memory, Utterance
+from app.call.events import Event, ModelComplained, ModelLost, ModelReady
+from app.errors import BadModelMessage, ModelUnavailable
+from app.logs import logger
+from app.realtime import messages as m
+from app.realtime import session, socket
+from app.realtime.session import SessionOptions
+from app.realtime.wire import Complaint, SessionUpdated, Wire, create_item, update_session
+
+log = logger("realtime")
+
+CONFIGURE_S = 5.0
+"""How long the provider may take to answer `session.update`."""
+HELD_MS = 1_000
+"""What is kept of a caller who speaks before the session is proved."""
+LAST_SILENCE_MS = 200
+"""What is appended beyond the silence window after the caller's last words, so that the detector sees the end of them."""
+
+_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
+NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+EXPIRED = "maximum duration"
+
+
+class ModelLeg:
+    """One session with the model, for one stream of one call."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        path: AudioPath,
+        post: Callable[[Event], None],
+        *,
+        agents: Mapping[str, Agent],
+        url: str,
+        api_key: str,
+        safety_identifier: str | None = None,
+    ) -> None:
+        self._options, self._path, self._post, self._agents = options, path, post, agents
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "callrow"}
+        if safety_identifier is not None:
+            self._headers["OpenAI-Safety-Identifier"] = safety_identifier
+        self._wire = Wire(path, prefix_ms=options.vad_prefix_ms, silence_ms=options.vad_silence_ms)
+        self._socket: socket.Socket | None = None
+        self._send: Callable[[bytes], None] = _nowhere
+        self._agent: Agent
+        self._held = bytearray()
+        self._proof: asyncio.Future[SessionUpdated | Complaint] | None = None
+        self._updates: dict[str, dict[str, Any]] = {}
+        self._update_count = 0
+        self._hears = False  # the caller's audio is wanted
+        self._lives = False  # open, and not yet at its end
+        self._over = False  # will not live any more
+        self._failed: ModelUnavailable | None = None
+        self.bad_messages = 0
+
+    @property
+    def unknown_events(self) -> int:
+        """Messages of kinds that we do not know."""
+        return self._wire.unknown_events
+
+    @property
+    def appended_ms(self) -> float:
+        """How much of the caller the model was given, in milliseconds of audio."""
+        return self._wire.appended_ms
+
+    # ---- from the call
+
+    async def open(self, agent: Agent, history: Sequence[Utterance] = (), memory: Memory | None = None) -> None:
+        """Connects, configures, proves the format, replays the history, and posts ModelReady. To be called once.
+
+        Raises:
+            ModelUnavailable: `refused` (the upgrade; code: the provider's, or `http_<status>`), `unreachable`, `timeout`, `closed`
+                (before it was proved, also by us), `rejected_session` (code: the provider's, or what is otherwise than asked).
+        """
+        self._agent = agent
+        try:
+            await self._connect()
+            await self._configure(agent)
+        except BaseException:
+            self._over = True
+            if self._socket is not None:
+                self._socket.abort("never_configured")
+            raise
+        for item in session.history_items(history, memory):
+            self._send(create_item(item))
+        self._lives = self._hears = True
+        self._post(ModelReady())
+        if self._held:
+            self.append(bytes(self._held))
+            self._held.clear()
+
+    def append(self, mulaw: bytes) -> None:
+        """The next stretch of the caller, line audio. Kept until the session is proved, dropped when nobody hears any more."""
+        if self._hears:
+            if message := self._wire.append(mulaw):
+                self._send(message)
+        elif not self._lives and not self._over:
+            self._held += mulaw
+            del self._held[: -HELD_MS * BYTES_PER_MS]
+
+    def send(self, command: ModelCommand) -> None:
+        """Carries a command out, at once. Without a session it is dropped: the call has been, or will be, told so."""
+        match command:
+            case CloseModel():
+                self._end()
+            case _ if not self._lives:
+                pass
+            case FinishHearing():
+                self._finish_hearing()
+            case TakeOver(name):
+                before, self._agent = self._agent, self._agents[name]
+                self._update(session.takeover(self._agent, self._options, before))
+            case _:
+                for message in self._wire.encode(command, self._agent):
+                    self._send(message)
+
+    async def close(self) -> None:
+        """Ends the session; returns when the connection is gone, within a second or two. Harmless if there is none."""
+        self._end()
+        if self._socket is not None:
+            await asyncio.wait([self._socket.closed], timeout=2 * socket.CLOSE_S)
+
+    # ---- opening
+
+    async def _connect(self) -> None:
+        try:
+            self._socket = await socket.connect(self._url, self._headers, self._heard, self._closed)
+        except InvalidStatus as refusal:
+            raise _refused(refusal.response.status_code, bytes(refusal.response.body or b"")) from None
+        except InvalidMessage:
+            raise ModelUnavailable("unreachable", "no_http") from None
+        except InvalidHandshake:
+            raise ModelUnavailable("refused", "no_websocket", retryable=False) from None
+        except TimeoutError:
+            raise ModelUnavailable("timeout", "connect") from None
+        except OSError as fault:
+            lasting = isinstance(fault, ssl.SSLCertVerificationError)
+            raise ModelUnavailable("unreachable", type(fault).__name__, retryable=not lasting) from None
+        self._send = self._socket.send_text
+
+    async def _configure(self, agent: Agent) -> None:
+        asked = session.session(agent, self._options, self._path)
+        answer = await self._ask(asked)
+        if isinstance(answer, Complaint) and answer.code == "cannot_update_voice":
+            asked = session.session(agent, self._options, self._path, with_voice=False)
+            answer = await self._ask(asked)
+        if isinstance(answer, Complaint):
+            raise ModelUnavailable("rejected_session", answer.code, retryable=False)
+        if wrong := session.misgiven(answer.session, asked):
+            raise ModelUnavailable("rejected_session", wrong, retryable=False)
+        self._updates.clear()
+
+    async def _ask(self, asked: dict[str, Any]) -> SessionUpdated | Complaint:
+        if self._over:
+            raise ModelUnavailable("closed", "by_us")
+        if self._failed is not None:
+            raise self._failed
+        self._proof = asyncio.get_running_loop().create_future()
+        try:
+            self._update(asked)
+            async with asyncio.timeout(CONFIGURE_S):
+                return await self._proof
+        except TimeoutError:
+            raise ModelUnavailable("timeout", "session_update") from None
+        finally:
+            self._proof = None
+
+    # ---- to the provider
+
+    def _update(self, asked: dict[str, Any]) -> None:
+        self._update_count += 1
+        event_id = f"session_{self._update_count}"
+        self._updates[event_id] = asked
+        self._send(update_session(asked, event_id))
+
+    def _finish_hearing(self) -> None:
+        """Under server VAD the silence ends the utterance and the provider commits it; a commit of ours would be refused, or make
+        an utterance of what was no speech."""
+        if not self._hears:
+            return
+        self._hears = False
+        if self._agent.floor.turn_taking is TurnTaking.PROVIDER:
+            self._update(session.no_more_answers(self._options))
+        self._send(self._wire.append_last(self._options.vad_silence_ms + LAST_SILENCE_MS))
+
+    def _end(self) -> None:
+        self._over = True
+        self._lives = self._hears = False
+        self._held.clear()
+        if self._socket is not None:
+            self._socket.close()
+        self._fail(ModelUnavailable("closed", "by_us"))
+
+    # ---- from the provider
+
+    def _heard(self, message: bytes) -> None:
+        try:
+            said = self._wire.decode(message)
+        except BadModelMessage as fault:
+            self.bad_messages += 1
+            if (
+                self.bad_messages & (self.bad_messages - 1) == 0
+            ):  # the first, the second, the fourth: a flood of them is no flood here
+                log.warning("unreadable message from the model skipped", kind=fault.kind, count=self.bad_messages)
+            return
+        for event in said:
+            if type(event) in _NOTES:
+                self._take_note(event)  # type: ignore[arg-type]
+            elif self._lives:
+                self._post(event)  # type: ignore[arg-type]
+
+    def _take_note(self, note: SessionUpdated | Complaint | ModelLost) -> None:
+        if isinstance(note, ModelLost):
+            self._lose(note)
+        elif self._proof is not None:
+            if not self._proof.done():
+                self._proof.set_result(note)  # rule 3
+        elif self._lives:
+            self._complain(self._verdict(note))
+
+    def _verdict(self, note: SessionUpdated | Complaint) -> str | None:
+        """What is wrong, if anything. Updates are answered in the order in which they were sent."""
+        if isinstance(note, Complaint):
+            self._updates.pop(note.event_id or "", None)
+            return note.code
+        if not self._updates:
+            return None
+        return session.misgiven(note.session, self._updates.pop(next(iter(self._updates))))
+
+    def _complain(self, code: str | None) -> None:
+        if code is not None:
+            log.info("the model complained", code=code)
+            self._post(ModelComplained(code))
+
+    def _closed(self, code: int, reason: str) -> None:
+        self._lose(_lost(code, reason))
+
+    def _lose(self, loss: ModelLost) -> None:
+        if self._lives:
+            self._end()
+            log.warning("the model's session ended", reason=loss.reason, fatal=loss.fatal)
+            self._post(loss)
+        else:
+            self._fail(ModelUnavailable("closed", loss.reason, retryable=not loss.fatal))
+
+    def _fail(self, fault: ModelUnavailable) -> None:
+        """For `open`, if it is under way."""
+        self._failed = self._failed or fault
+        if self._proof is not None and not self._proof.done():
+            self._proof.set_exception(self._failed)
+
+
+_NOTES = frozenset({SessionUpdated, Complaint, ModelLost})
+
+
+def _nowhere(_message: bytes) -> None:
+    """Where messages go without a connection."""
+
+
+def _refused(status: int, body: bytes) -> ModelUnavailable:
+    """The upgrade was answered with an error, such as 401 for a bad key, 429 for a limit or an empty account."""
+    code = f"http_{status}"
+    try:
+        named = msgspec.json.decode(body, type=m.Error).error.code
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        named = None  # not every refusal explains itself
+    if named and _CODE.fullmatch(named):
+        code = named
+    retryable = (status in (408, 409, 429) or status >= 500) and code not in NO_CREDIT
+    return ModelUnavailable("refused", code, retryable=retryable)
+
+
+def _lost(code: int, reason: str) -> ModelLost:
+    """What a close code means (openai-realtime.md 1.4)."""
+    if code == socket.ABNORMAL:
+        return ModelLost(reason or "dropped")
+    if code == 1001 and EXPIRED in reason:
+        return ModelLost("session_expired")
+    return ModelLost(f"closed_{code}", fatal=code == 1008 or code >= 3000)
