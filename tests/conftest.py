@@ -64,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The same and more is tested in `tests/store/test_migrations.py`, on both databases.
     """
-    if hasattr(config.option, "pytest_alembic_registration_enabled"):
-        config.option.pytest_alembic_registration_enabled = False
+    if hasattr(config.option, "pytest_alembic_tests_path"):
+        config.option.pytest_alembic_tests_path = "none"
 
 
 @pytest.fixture(scope="session")
