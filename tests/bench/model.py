@@ -1,9 +1,9 @@
 """The pretend model of the bench: the GA Realtime protocol over a hand-written socket, by schedule and without a voice.
 
-It obeys both turn-taking flags in all four combinations, refuses a second response while one is active, and generates four times
-faster than speech, in deltas of 100 ms. The conversation: a response of 3.4 s heard to its end, the caller's turn, a response of 6 s
-that the caller cuts short after 0.8 to 3.2 s of it were audible, the caller's turn, and so on: one barge-in in about ten seconds, the
-agent audible for 54 % of the time. Nearly a third of the barge-ins fall into the generation, the others after it.
+It obeys both turn-taking flags in all four combinations, refuses a second response while one is active, and generates four
+times faster than speech, in deltas of 100 ms. The conversation: a response of 3.4 s heard to its end, the caller's turn, a response
+of 6 s that the caller cuts short after 0.8 to 3.2 s of it were audible, the caller's turn, and so on: one barge-in in about ten
+seconds, the agent audible for 54 % of the time. Nearly a third of the barge-ins fall into the generation, the others after it.
 
 Protocol: openai-realtime.md 1 to 3 and 11.
 """
