@@ -1,7 +1,7 @@
 """The carrier's REST interface: hang up, redirect, look up (twilio.md, section 6).
 
-Rule 1: nothing here creates a call, and what is repeated by itself is what may happen twice. A redirect whose answer was lost is not
-repeated: a second one would tear down the stream that the first has opened.
+Rule 1: nothing here creates a call, and only what may happen twice is repeated by itself. A redirect whose answer was lost is not:
+a second one would tear down the stream that the first has opened.
 Rule 2: a call that is already over is no failure: the answer is False.
 Rule 3: every request has a time limit. An answer that is no JSON object is `BadCarrierMessage`.
 Rule 4: nothing from outside becomes part of an address unless it has the shape of a sid.

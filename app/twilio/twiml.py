@@ -67,9 +67,11 @@ class Twiml:
         """A spoken sentence, then the end of the call."""
         return self._fill("say", sentence=sentence)
 
-    def say_and_resume(self, sentence: str, epoch: int) -> bytes:
-        """A spoken sentence, then the question again what follows this epoch."""
-        return self._fill("say-and-resume", sentence=sentence, resume_url=self.resume_url(epoch))
+    def say_and_resume(self, sentence: str, epoch: int, again: int = 0) -> bytes:
+        """A spoken sentence, then the question again what follows this epoch. `again` counts how often in a row that was said."""
+        return self._fill(
+            "say-and-resume", sentence=sentence, resume_url=self.resume_url(epoch) + (f"&again={again}" if again else "")
+        )
 
     def dial(self, number: str, epoch: int) -> bytes:
         """Transfer the caller to a number, in E.164; taken or not, the carrier comes back to the resume address."""
@@ -83,7 +85,8 @@ class Twiml:
 
     def leave_number(self, sentence: str, call_id: str) -> bytes:
         """A spoken sentence that asks for a number by keys; they come to `/twilio/left`, also when none were pressed."""
-        return self._fill("leave-number", sentence=sentence, left_url=f"{self._twilio}/left?call={quote(call_id, safe='')}")
+        left_url = f"{self._twilio}/left?call={quote(ILLEGAL.sub('', call_id), safe='')}"
+        return self._fill("leave-number", sentence=sentence, left_url=left_url)
 
     def hang_up(self) -> bytes:
         """End the call."""
