@@ -14,7 +14,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ import sqlalchemy as sa
 from app import logs
 from app.call.agent import ToolKind
 from app.call.commands import KeepMemory, KeepTool, KeepTurn, KeepUtterance
+from app.call.journal import Line as JournalLine
 from app.errors import StoreUnavailable
 from app.store.engine import Database
 from app.store.facts import NewCall, memory_columns, newborn_columns, turn_columns, utc_now, utterance_columns
@@ -30,22 +30,12 @@ from app.store.tables import RowState, ToolStatus, call_events, calls, tool_invo
 
 log = logs.logger("store")
 
+__all__ = ["JournalLine", "Writer"]
+
 ROWS_A_STATEMENT = 500
 LINES_A_TRANSACTION = 5_000
 """After an outage the backlog is written in portions, so that no transaction meets its time limit."""
 LONGEST_BACKOFF_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class JournalLine:
-    """One event of a call's journal. `data` and `private`: what msgspec encodes; `commands`: a hash of what it caused."""
-
-    seq: int
-    at: int
-    name: str
-    data: Any = None
-    private: Any = field(default=None, repr=False)
-    commands: str | None = None
 
 
 type Fact = NewCall | KeepUtterance | KeepTurn | KeepTool | KeepMemory
