@@ -1,8 +1,8 @@
 """Asking the model to speak: one response at a time.
 
 Rule 1: while a response runs, what is to be said next is owed; the last order owed stands.
-Rule 2: a response that was cut stays cut: its late audio is dropped, and one that was asked for and cut before it began is cancelled
-as soon as it begins.
+Rule 2: a response that was cut stays cut: its late audio is dropped, and one that was asked for and cut before it began is
+cancelled as soon as it begins.
 """
 
 from app.call.commands import CancelSpeech, Command, Speak

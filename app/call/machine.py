@@ -379,14 +379,22 @@ class Call(Talk):
                 return self._leave(self._goodbye.intent, self._goodbye.end_reason, at, self._goodbye.target)
             case "answer":
                 return self._leave(Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
-            case "limit" if self.phase is Phase.TALKING:
-                return self._end_by(Goodbye(Intent.HANG_UP, EndReason.TIME_LIMIT, TIME_IS_UP), at)
+            case "limit":
+                return self._time_is_up(at)
             case "grace":
                 self._end, self._moved_on = self._end or self._without_stream, False
                 return self._caller_gone(at)
             case "last_words":
                 return self._give_up_hearing(at)
         return []
+
+    def _time_is_up(self, at: int) -> list[Command]:
+        if self.phase is Phase.OPENING:
+            return self._leave(Intent.APOLOGISE, EndReason.MODEL_UNAVAILABLE, at)
+        self._timers["limit"] = at + GOODBYE_MS  # a caller who speaks on gains so much and no more
+        if self.phase is not Phase.TALKING:
+            return []
+        return self._end_by(Goodbye(Intent.HANG_UP, EndReason.TIME_LIMIT, TIME_IS_UP), at)
 
     def _mind_the_silence(self, at: int) -> None:
         busy = self.asking.is_busy or self.playout.is_audible or self.errands.out or self.asking.owed

@@ -1,8 +1,8 @@
 """Slot filling with provenance. Slots live on our side and survive a hand-off, a new session and a new worker.
 
 Rule 1: the model proposes, we decide: a value is normalised and checked by its kind.
-Rule 2: a slot that must be read back is confirmed only when the same value is noted again, as confirmed, after the caller has spoken
-again. The model's word alone confirms nothing.
+Rule 2: a slot that must be read back is confirmed only when the same value is noted again, as confirmed, after the caller has
+spoken again. The model's word alone confirms nothing.
 """
 
 import re

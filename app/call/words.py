@@ -29,8 +29,8 @@ def split_heard(text: str, *, heard_ms: int, generated_ms: int, complete: bool) 
     lead = text[: len(text) - sum(map(len, words))]
     for count, weight in enumerate(weights):
         if reached + weight / 2 > budget:
-            heard = lead + "".join(words[:count])
-            return heard.rstrip(), text[len(heard) :]
+            heard = (lead + "".join(words[:count])).rstrip()
+            return heard, text[len(heard) :]
         reached += weight
     return text, ""
 
