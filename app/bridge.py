@@ -22,7 +22,6 @@ from app.call.events import (
     ErrandReturned,
     Event,
     ModelLost,
-    ModelReady,
     StreamEnded,
     StreamStarted,
 )
@@ -49,7 +48,7 @@ class CallerLeg(Protocol):
 
 
 class ModelLeg(Protocol):
-    """The model's side. `opens` connects, configures and proves the session; events come by `post`."""
+    """The model's side. Its events, the first of them that it is ready, come by `post`."""
 
     def append(self, mulaw: bytes) -> None: ...
     def send(self, command: c.ModelCommand) -> None: ...
@@ -206,8 +205,6 @@ class Bridge:
         except ModelUnavailable as fault:
             log.warning("no session with the model", call_id=self.call_id, reason=fault.reason, code=fault.code)
             self.post(ModelLost(fault.reason, fatal=not fault.retryable))
-        else:
-            self.post(ModelReady())
 
     async def _run_errand(self, order: c.RunErrand) -> None:
         context = ErrandContext(

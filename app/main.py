@@ -162,6 +162,6 @@ def _draining(board: Switchboard, seconds: int) -> Any:
     try:
         yield
     finally:
-        for number, previous in before.items():
-            if signal.getsignal(number) is on_signal:
-                signal.signal(number, previous)
+        for handled, previous in before.items():
+            if signal.getsignal(handled) is on_signal:
+                signal.signal(handled, previous)

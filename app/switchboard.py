@@ -106,7 +106,7 @@ class Switchboard:
             country_code=settings.default_country_code,
             max_ms=settings.max_call_seconds * 1_000,
         )
-        self._options = SessionOptions.from_settings(settings)
+        self._options = SessionOptions.of(settings)
         self._bridges: dict[str, Bridge] = {}
         self._reserved: dict[str, float] = {}
         self._failures = 0

@@ -21,7 +21,7 @@ class Connected(msgspec.Struct, tag_field="event", tag="connected"):
     protocol: str = ""
 
 
-class MediaFormat(msgspec.Struct, rename="camel"):
+class MediaFormat(msgspec.Struct, rename="camel", frozen=True):
     """What the stream carries; always mu-law at 8 kHz, one channel."""
 
     encoding: str = "audio/x-mulaw"
