@@ -134,7 +134,7 @@ class Call:
 
     def tell(self, kind: str, facts: Mapping[str, Any] | None = None) -> None:
         """Report that something happened; `at_ms` is since the call was placed."""
-        event = {"event": kind, "at_ms": round((time.monotonic() - self._began) * 1_000), **(facts or {})}
+        event = {"event": kind, "call_sid": self.sid, "at_ms": round((time.monotonic() - self._began) * 1_000), **(facts or {})}
         self.events.append(event)
         self._news.set()
         self._on_event(event)
@@ -220,7 +220,7 @@ class Call:
         self.handset.dead()
 
     async def _conduct(self) -> None:
-        self.tell("ringing", {"call_sid": self.sid})
+        self.tell("ringing", {"from": self.plan.from_number})
         if self.number.voice_url is None:
             raise ValueError("the number has no voice address")
         step: Step = Ask(Target(self.number.voice_url, self.number.voice_method))

@@ -7,9 +7,9 @@ The telephone works on the call's media clock: what "after 600 ms" means is coun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ class Switch(Protocol):
     def press(self, digit: str) -> None:
         """A key was pressed."""
 
+    def tell(self, kind: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Something was noticed on the telephone."""
+
 
 class Handset:
     """Microphone, ear, keys and cradle. Times are milliseconds of the call's media clock."""
@@ -49,6 +52,9 @@ class Handset:
         self._now = 0
         self._loud_from: int | None = None
         self._loud_to: int | None = None
+        self._audible = False
+        self._frames = 0
+        self._fell_silent: int | None = None
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._over = False
         self.said_bytes = 0
@@ -60,7 +66,10 @@ class Handset:
         """The microphone's next 20 ms."""
         speech = bytes(self._speech[:FRAME])
         del self._speech[:FRAME]
-        self.said_bytes += len(speech)
+        self._frames += 1
+        if speech:
+            self.said_bytes += len(speech)
+            self._fell_silent = (self._frames - 1) * FRAME + len(speech)
         speech += ulaw.SILENCE * (FRAME - len(speech))
         if self._noise is None:
             return speech
@@ -75,13 +84,19 @@ class Handset:
         if not loud.size:
             return
         first, last = at + int(loud[0]), at + int(loud[-1])
-        if self._loud_from is None or self._loud_to is None or first - self._loud_to > BREATH_MS * BYTES_PER_MS:
+        if self._loud_to is None or first - self._loud_to > BREATH_MS * BYTES_PER_MS:
             self._loud_from = first
+            waited = None if self._fell_silent is None else (first - self._fell_silent) // BYTES_PER_MS
+            self._switch.tell("agent_audible", {"after_caller_ms": waited})
+            self._audible = True
         self._loud_to = last
 
     def tick(self, now: int) -> None:
         """The clock has come to `now`: wake whoever waits for what has come true."""
         self._now = now
+        if self._audible and self.quiet_ms > BREATH_MS:
+            self._audible = False
+            self._switch.tell("agent_quiet", {"spoke_ms": ((self._loud_to or 0) - (self._loud_from or 0)) // BYTES_PER_MS})
         for entry in [entry for entry in self._waiting if entry[0]()]:
             self._waiting.remove(entry)
             if not entry[1].done():

@@ -156,7 +156,7 @@ class Rest:
 
     async def _list(self, request: Request) -> Response:
         wanted = {"to": "To", "from": "From", "status": "Status", "parent_call_sid": "ParentCallSid"}
-        calls = [as_json(call) for call in reversed(self._calls.values())]
+        calls = [as_json(call) for call in list(self._calls.values())[::-1]]
         for key, name in wanted.items():
             if (value := request.query_params.get(name)) is not None:
                 calls = [call for call in calls if call[key] == value]

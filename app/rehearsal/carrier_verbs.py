@@ -75,9 +75,9 @@ async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:
     if not (verb.number.startswith("+") and verb.number[1:].isdigit()):
         call.alert(twiml.Alert(13224, "the number to dial is no E.164 number"))
         plan = DialPlan(outcome="failed", ring_ms=0)
-    record: dict[str, object] = {"number": verb.number, "call_sid": child, "outcome": plan.outcome}
+    record: dict[str, object] = {"number": verb.number, "leg_sid": child, "outcome": plan.outcome}
     call.dialed.append(record)
-    call.tell("dial", {"number": verb.number, "call_sid": child})
+    call.tell("dial", {"number": verb.number, "leg_sid": child})
     leg = _Leg(call, verb, child)
     leg.report("initiated", "initiated")
     leg.report("ringing", "ringing")

@@ -1,0 +1,168 @@
+"""The pretend carrier as a process of its own, with callers who speak.
+
+    python -m app.rehearsal.carrier_process --service http://127.0.0.1:8000 --account AC... [--public URL] [--number +1...]
+
+The auth token is read from the environment (TWILIO_AUTH_TOKEN), never from the command line. Orders come as JSON lines on standard
+input, events go as JSON lines to standard output:
+
+    {"place": {"scene": "booking", "seed": 3, "listen": "call.wav"}}    -> placed, ringing, answered, ..., report
+    {"agent_said": {"call_sid": "CA...", "text": "..."}}                what the agent says, for the caller to choose an answer
+    {"hang_up": {"call_sid": "CA..."}}                                  the caller hangs up
+    {"quit": true}                                                      or the end of standard input
+
+Every event of a call bears `call_sid`; the last one is `report`, with what the carrier saw. First of all comes
+`{"event": "ready", "api_url": ...}`.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.rehearsal.carrier import Carrier, Number
+from app.rehearsal.carrier_call import Call
+from app.rehearsal.carrier_scene import SceneCaller, call_plan, spoken
+from app.rehearsal.line import BYTES_PER_MS
+from app.rehearsal.scenes import Person, load
+
+ANNOUNCER = Person(voice="klatt6")
+
+
+def facts(call: Call, caller: SceneCaller | None = None) -> dict[str, Any]:
+    """What the carrier saw of a finished call."""
+    return {
+        "call_sid": call.sid,
+        "status": call.status,
+        "by": next((event["by"] for event in reversed(call.events) if event["event"] == "ended"), None),
+        "duration_s": call.duration_s,
+        "streams": len(call.streams),
+        "heard_ms": sum(stream.heard_bytes for stream in call.streams) // BYTES_PER_MS,
+        "received_ms": sum(stream.received_bytes for stream in call.streams) // BYTES_PER_MS,
+        "clears": sum(stream.clears for stream in call.streams),
+        "unheard_ms": sum(stream.playout.thrown_away + stream.playout.queued for stream in call.streams) // BYTES_PER_MS,
+        "dialed": call.dialed,
+        "announced": call.announced,
+        "alerts": [str(alert) for alert in call.alerts],
+        "violations": [str(alert) for alert in call.violations],
+        "late_frames": call.line.late_frames,
+        "troubles": caller.troubles if caller is not None else [],
+    }
+
+
+class Desk:
+    """Takes orders and reports; one carrier, any number of calls at a time."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._callers: dict[str, SceneCaller] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, order: Mapping[str, Any]) -> bool:
+        """Carry out one order; False means to stop."""
+        match order:
+            case {"place": {"scene": str(scene), **how}}:
+                await self._place(scene, {str(name): value for name, value in how.items()})
+            case {"agent_said": {"call_sid": str(sid), "text": str(text)}}:
+                if sid in self._callers:
+                    self._callers[sid].agent_said(text)
+            case {"hang_up": {"call_sid": str(sid)}}:
+                if sid in self._carrier.calls:
+                    self._carrier.calls[sid].hang_up()
+            case {"quit": _}:
+                return False
+            case _:
+                say({"event": "misunderstood", "order": sorted(order)})
+        return True
+
+    async def _place(self, name: str, how: Mapping[str, Any]) -> None:
+        scene = load(name)
+        if "seed" in how:
+            scene = replace(scene, person=replace(scene.person, seed=int(how["seed"])))
+        call: Call | None = None
+
+        def tell(kind: str, content: Mapping[str, Any]) -> None:
+            if call is not None:
+                call.tell(kind, content)
+
+        caller = SceneCaller(scene, spoken, tell)
+        call = await self._carrier.place(caller, call_plan(scene, spoken))
+        self._callers[call.sid] = caller
+        say({"event": "placed", "call_sid": call.sid, "scene": scene.name, "title": scene.title, "from": scene.person.number})
+        task = asyncio.create_task(self._see_to_its_end(call, caller, how.get("listen")))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_to_its_end(self, call: Call, caller: SceneCaller, listen: str | None) -> None:
+        try:
+            await call.ended()
+        finally:
+            if listen is not None:
+                call.line.recording.save(Path(listen))
+            del self._callers[call.sid]
+            say({"event": "report", **facts(call, caller)})
+
+    async def empty(self) -> None:
+        """Wait until every call has been reported."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+def say(event: Mapping[str, Any]) -> None:
+    """Write one event, at once."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+async def serve(carrier: Carrier) -> None:
+    """Take orders from standard input until it ends."""
+    loop = asyncio.get_running_loop()
+    orders = asyncio.StreamReader(limit=2**20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    async with carrier:
+        desk = Desk(carrier)
+        say({"event": "ready", "api_url": carrier.api_url})
+        while line := await orders.readline():
+            if not await desk.take(json.loads(line)):
+                break
+        for call in carrier.calls.values():
+            if not call.finished:
+                call.hang_up()
+        await desk.empty()
+
+
+@click.command()
+@click.option("--service", required=True, help="Where the service is reached.")
+@click.option("--public", default=None, help="What the service is known by; the same if not given.")
+@click.option("--account", required=True, help="The account's sid, AC...")
+@click.option("--number", default="+15559870000", help="The number that is called.")
+@click.option("--port", default=0, help="The REST interface's port; 0 takes a free one.")
+@click.option("--seed", default=0, help="The dice's seed.")
+def main(service: str, public: str | None, account: str, number: str, port: int, seed: int) -> None:
+    """Be the carrier until standard input ends."""
+    token = os.environ.get("TWILIO_AUTH_TOKEN")
+    if not token:
+        raise click.UsageError("TWILIO_AUTH_TOKEN is not set")
+    known = (public or service).rstrip("/")
+    carrier = Carrier(
+        auth_token=token,
+        account_sid=account,
+        service_url=service,
+        public_url=known,
+        number=Number(phone_number=number, voice_url=f"{known}/twilio/voice", status_callback=f"{known}/twilio/status"),
+        seed=seed,
+        api_port=port,
+        speak=partial(spoken, person=ANNOUNCER),
+        on_event=say,
+    )
+    asyncio.run(serve(carrier))
+
+
+if __name__ == "__main__":
+    main()
