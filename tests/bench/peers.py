@@ -111,7 +111,7 @@ class Peers:
         self.calls.append(call)
         self.beginning = call
         call.webhook_at = self._begun_at = now()
-        if call.number and call.number % 25 == 0:
+        if call.number and call.number % 100 == 0:
             tell("progress", text=f"{call.number} of {plan.calls} calls are up")
         Webhook(
             self.loop, f"{plan.service}/twilio/voice", self._form(call, "ringing"), plan.token,

@@ -49,6 +49,7 @@ def cell(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "stalled_calls": sum(run["stalled_calls"] for run in runs),
         "samples": samples,
         "complaints": complaints,
+        "others_on_the_core": middle("others_on_the_core"),
         "load_cpu": middle("load", "cpu"),
         "load_tick_late_ms_p99": middle("load", "tick_late_ms", "p99"),
     }

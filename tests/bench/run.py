@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import micro, report
-from tests.bench.targets import ROOT, TARGETS, Target, TargetFailed, machine, spent
+from tests.bench.targets import ROOT, TARGETS, Callrow, Target, TargetFailed, core_busy_seconds, machine, spent
 
 PATHS = ("passthrough", "transcode")
 P99_LIMIT_MS = 20.0
 PROBE_SECONDS = 10.0
 MOST_PROBES = 9
+OTHERS_LIMIT = 0.1
+"""More of the bridge's core than this in other hands, and a late frame says nothing about the bridge: try again."""
+TRIES = 3
 LOAD_LIMIT = 0.85
 """More of a core than this, and the peers' own queueing is in the latencies."""
 
@@ -95,28 +98,33 @@ def measure(kind: type[Target], path: str, calls: int, seconds: float, folder: P
         result["rows"] = target.checked()
     except TargetFailed as fault:
         raise RunFailed(str(fault)) from None
-    if result["complaints"]:
+    if result["complaints"] and kind is Callrow:
         say(f"{label}: complaints: {result['complaints']}; the end of its log: {log or '(empty)'}")
+    if result["others_on_the_core"] > OTHERS_LIMIT:
+        say(f"{label}: others had {result['others_on_the_core']:.0%} of the bridge's core: its latencies are partly theirs")
     return result
 
 
 def _follow(peers: subprocess.Popen[bytes], target: Target, idle: Any, calls: int, seconds: float, label: str) -> dict[str, Any]:
     until = time.monotonic() + 90 + calls * 0.1 + seconds
     before = after = idle
+    core, _ = cores()
+    busy = 0.0
     for message in messages(peers, until):
         match message["event"]:
             case "progress":
                 say(f"{label}: {message['text']}")
             case "steady":
-                before = spent(target.pid)
+                before, busy = spent(target.pid), -core_busy_seconds(core)
                 say(f"{label}: measuring for {seconds:g} s")
             case "measured":
-                after = spent(target.pid)
+                after, busy = spent(target.pid), busy + core_busy_seconds(core)
             case "failed":
                 raise RunFailed(f"{message['reason']}\n{target.tail()}")
             case "done":
                 result: dict[str, Any] = message["result"]
                 result["cpu_seconds"] = after.cpu_seconds - before.cpu_seconds
+                result["others_on_the_core"] = max(0.0, busy - result["cpu_seconds"]) / result["seconds"]
                 result["idle_megabytes"] = idle.resident_bytes / 1e6
                 result["megabytes_per_call"] = (after.resident_bytes - idle.resident_bytes) / 1e6 / calls
                 result["processes"] = after.processes
@@ -124,41 +132,52 @@ def _follow(peers: subprocess.Popen[bytes], target: Target, idle: Any, calls: in
     raise RunFailed(f"the peers ended without a result (exit code {peers.wait()})\n{target.tail()}")
 
 
+def probe(kind: type[Target], path: str, calls: int, folder: Path) -> dict[str, Any]:
+    """Whether so many calls are carried in time. A failure while others had the core is tried again, within reason."""
+    label = f"{path}, {kind.name}, is {calls} too many?"
+    found: dict[str, Any] = {}
+    for _ in range(TRIES):
+        try:
+            result = measure(kind, path, calls, PROBE_SECONDS, folder, label)
+        except RunFailed as fault:
+            reason = str(fault).splitlines()[0]
+            say(f"{label} yes: {reason}")
+            return {"calls": calls, "holds": False, "reason": reason, "load_cpu": 0.0}
+        worst = max(result["latency_ms"][way]["p99"] or float("inf") for way in ("inbound", "outbound"))
+        found = {
+            "calls": calls,
+            "holds": worst < P99_LIMIT_MS and not result["stalled_calls"] and not result["load"]["unsent_bytes"],
+            "p99_ms": worst,
+            "cpu": result["cpu_seconds"] / result["seconds"],
+            "others_on_the_core": result["others_on_the_core"],
+            "load_cpu": result["load"]["cpu"],
+            "load_tick_late_ms_p99": result["load"]["tick_late_ms"]["p99"],
+        }
+        say(f"{label} {'no' if found['holds'] else 'yes'}: p99 {worst:.1f} ms, the bridge had {found['cpu']:.0%} of its core")
+        if found["holds"] or found["others_on_the_core"] <= OTHERS_LIMIT:
+            break
+    return found
+
+
 def most_calls(kind: type[Target], path: str, guess: int, folder: Path) -> dict[str, Any]:
     """The largest N whose p99 of one frame's added latency, both ways, is below the limit: search up or down, then halve."""
     holds, fails, load_bound = 0, 0, False
     probes: list[dict[str, Any]] = []
     calls = max(10, guess)
-    while len(probes) < MOST_PROBES:
-        label = f"{path}, {kind.name}, is {calls} too many?"
-        try:
-            result = measure(kind, path, calls, PROBE_SECONDS, folder, label)
-        except RunFailed as fault:
-            say(f"{label}: {str(fault).splitlines()[0]}")
-            probes.append({"calls": calls, "holds": False, "reason": str(fault).splitlines()[0]})
-            good, loaded = False, False
-        else:
-            worst = max(result["latency_ms"][way]["p99"] or float("inf") for way in ("inbound", "outbound"))
-            loaded = result["load"]["cpu"] > LOAD_LIMIT
-            good = worst < P99_LIMIT_MS and not result["stalled_calls"] and not result["load"]["unsent_bytes"]
-            probes.append({"calls": calls, "holds": good, "p99_ms": worst, "cpu": result["cpu_seconds"] / result["seconds"]})
-            probes[-1] |= {"load_cpu": result["load"]["cpu"], "load_tick_late_ms_p99": result["load"]["tick_late_ms"]["p99"]}
-            say(f"{label} {'no' if good else 'yes'}: p99 {worst:.1f} ms, the bridge's core {probes[-1]['cpu']:.0%} busy")
-        if good:
+    while len(probes) < MOST_PROBES and calls >= 10:
+        found = probe(kind, path, calls, folder)
+        probes.append(found)
+        if found["holds"]:
             holds = max(holds, calls)
         else:
             fails = min(fails or calls, calls)
-            load_bound = load_bound or loaded
+            load_bound = found["load_cpu"] > LOAD_LIMIT
         if holds and fails:
             if fails - holds <= max(10, holds // 20):
                 break
             calls = (holds + fails) // 2
-        elif holds:
-            calls = calls * 5 // 4
         else:
-            calls = calls * 3 // 4
-            if calls < 10:
-                break
+            calls = calls * 5 // 4 if holds else calls * 3 // 4
     return {"most_calls": holds, "fails_at": fails or None, "bound_by_the_peers": load_bound or not fails, "probes": probes}
 
 

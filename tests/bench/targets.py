@@ -66,6 +66,15 @@ def spent(root: int) -> Spent:
     return Spent(ticks / _TICKS, sum(int(fields[21]) for fields in mine) * _PAGE, len(mine))
 
 
+def core_busy_seconds(core: int | None) -> float:
+    """How long a core has worked so far, for whomever, the time stolen from this machine by its host included; 0 if no core is ours."""
+    if core is None:
+        return 0.0
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _wait, irq, softirq, steal = (int(field) for field in line.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
+
+
 class Target:
     """One running bridge on free ports, a context manager. Its log is kept until it is closed."""
 

@@ -461,7 +461,7 @@ def one_run(cpu: float, inbound: float) -> dict[str, object]:
     spread = {"n": 3, "p50": inbound, "p99": inbound, "max": inbound, "abs_p50": 1.0, "abs_p99": 2.0}
     return {
         "calls": 10, "seconds": 30.0, "cpu_seconds": cpu, "megabytes_per_call": 0.1, "agent_audible": 0.54,
-        "turns": 60, "barge_ins": 3,
+        "turns": 60, "barge_ins": 3, "others_on_the_core": 0.0,
         "latency_ms": {name: spread for name in ("inbound", "outbound", "barge_in", "first_audio")}, "truncation_error_ms": spread,
         "stalled_calls": 0, "samples": {f"{name}": 0 for name in HARM}, "complaints": {"x": 1},
         "load": {"cpu": 0.1, "tick_late_ms": spread},
