@@ -67,7 +67,7 @@ def spent(root: int) -> Spent:
 
 
 def core_busy_seconds(core: int | None) -> float:
-    """How long a core has worked so far, for whomever, the time stolen from this machine by its host included; 0 if no core is ours."""
+    """How long a core has worked so far, for whomever, with what its host took away; 0 if no core is ours alone."""
     if core is None:
         return 0.0
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
