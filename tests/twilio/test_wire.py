@@ -71,7 +71,8 @@ def test_what_cannot_be_read_is_their_fault_and_its_content_stays_out_of_the_err
     with pytest.raises(BadCarrierMessage) as raised:
         decode(text)
     assert raised.value.kind == kind
-    assert "4111" not in str(raised.value) + repr(raised.value.__cause__) and raised.value.__suppress_context__
+    assert "4111" not in str(raised.value) and raised.value.__cause__ is None
+    assert raised.value.__context__ is None or raised.value.__suppress_context__
 
 
 @given(st.one_of(st.text(), st.binary(), st.dictionaries(st.text(max_size=8), st.text(max_size=8)).map(json.dumps)))
