@@ -5,10 +5,10 @@
 The auth token is read from the environment (TWILIO_AUTH_TOKEN), never from the command line. Orders come as JSON lines on standard
 input, events go as JSON lines to standard output:
 
-    {"place": {"scene": "booking", "seed": 3, "listen": "call.wav"}}    -> placed, ringing, answered, ..., report
-    {"agent_said": {"call_sid": "CA...", "text": "..."}}                what the agent says, for the caller to choose an answer
-    {"hang_up": {"call_sid": "CA..."}}                                  the caller hangs up
-    {"quit": true}                                                      or the end of standard input
+    {"place": {"scene": "booking", "seed": 3, "listen": "call.wav", "reference": "mine"}}   -> placed, ringing, ..., report
+    {"agent_said": {"call_sid": "CA...", "text": "..."}}   what the agent says, for the caller to choose an answer
+    {"hang_up": {"call_sid": "CA..."}}                     the caller hangs up
+    {"quit": true}                                         or the end of standard input
 
 Every event of a call bears `call_sid`; the last one is `report`, with what the carrier saw. First of all comes
 `{"event": "ready", "api_url": ...}`.
@@ -94,7 +94,8 @@ class Desk:
         caller = SceneCaller(scene, spoken, tell)
         call = await self._carrier.place(caller, call_plan(scene, spoken))
         self._callers[call.sid] = caller
-        say({"event": "placed", "call_sid": call.sid, "scene": scene.name, "title": scene.title, "from": scene.person.number})
+        placed = {"call_sid": call.sid, "scene": scene.name, "title": scene.title, "from": scene.person.number}
+        say({"event": "placed", "reference": how.get("reference"), **placed})
         task = asyncio.create_task(self._see_to_its_end(call, caller, how.get("listen")))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
