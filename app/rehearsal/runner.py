@@ -108,7 +108,8 @@ class Child:
         )
         self._reader = asyncio.create_task(self._read(self._process))
         gone = asyncio.create_task(self.ended.wait())
-        await asyncio.wait([ready, gone], timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [ready, gone]
+        await asyncio.wait(waiting, timeout=READY_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if not ready.done():
             await self.stop()
