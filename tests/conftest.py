@@ -2,6 +2,7 @@
 
 `database_url`  a fresh, migrated database; the test runs twice, on SQLite and on PostgreSQL
 `sqlite_url`    a fresh, migrated SQLite database, for rooms whose tests need a store but are not about it
+`postgres_url`  a fresh, migrated PostgreSQL database
 `empty_url`     like `database_url`, but without any table
 `database`      the open `Database` of `database_url`, closed afterwards
 `postgres`      the PostgreSQL server of this test process (started when first asked for)
@@ -96,25 +97,27 @@ def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
     return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'callrow.db')}"
 
 
-def _fresh(request: pytest.FixtureRequest, *, migrated: bool) -> Iterator[str]:
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    name = postgres.create(migrated=True)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
-        folder: Path = request.getfixturevalue("tmp_path")
-        yield request.getfixturevalue("sqlite_url") if migrated else f"sqlite:///{folder / 'empty.db'}"
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     running: Postgres = request.getfixturevalue("postgres")
-    name = running.create(migrated=migrated)
+    name = running.create(migrated=False)
     yield running.url(name)
     running.drop(name)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield from _fresh(request, migrated=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield from _fresh(request, migrated=False)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ Rule 5: numbers are looked up by a keyed blind index beside them, never by their
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -85,7 +84,7 @@ class Seal:
 def _key_bytes(key: str) -> bytes:
     try:
         secret = base64.b64decode(key, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise _not_the_key("is not base64") from None
     if len(secret) != 32:
         raise _not_the_key(f"is {len(secret)} bytes long, not 32")
