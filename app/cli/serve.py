@@ -1,0 +1,252 @@
+"""`callrow serve`: the service under uvicorn's own supervisor, also with one worker.
+
+The parent holds the listening socket and does nothing else: it restarts a worker that died, and rolls them on SIGHUP. Callers who
+arrive meanwhile wait in the socket's queue.
+
+Rule 1: SIGTERM, or Ctrl-C, lets live calls end (app/main.py drains); a second one ends them now. So a worker is in a process group
+of its own, where a terminal's Ctrl-C reaches the parent alone, and the parent passes the second one on.
+Rule 2: no worker outlives its parent, however that died: it would hold the port against the next one.
+Rule 3: what uvicorn and the libraries log is a line of ours, with the fault's name and place and never its words, which may be
+private.
+"""
+
+import ctypes
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any
+
+import click
+from uvicorn import Config
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from app import logs
+from app.cli import reading
+from app.errors import BadSetting, CallrowError, OurFault, StoreUnavailable
+from app.settings import Settings
+
+log = logs.logger("server")
+
+MAX_FRAME = 65_536
+"""Bytes of one message on the carrier's socket; the default of 16 MB would be an invitation (dependencies.md, section 5)."""
+WORKER_PATIENCE_S = 30
+"""A worker without a sign of life for so long is dead. The default of 5 s would kill live calls on a busy machine."""
+PR_SET_PDEATHSIG = 1
+
+
+class PortTaken(OurFault):
+    """Somebody else listens there."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host, self.port, self.reason = host, port, reason
+        super().__init__(host, port, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"cannot listen on {self.host}, port {self.port}: {self.reason}\n"
+            "  Is the service running already? Stop it, or choose another port: PORT=8081 (or --port 8081)."
+        )
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; overrides HOST.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on, 0 for a free one; overrides PORT.")
+@click.option("--workers", type=click.IntRange(1, 64), help="Web processes; overrides WORKERS. More than one needs PostgreSQL.")
+def serve(host: str | None, port: int | None, workers: int | None) -> None:
+    """Answer calls, until told to stop."""
+    # The workers read the environment for themselves: an option becomes part of it.
+    for name, value in (("HOST", host), ("PORT", port), ("WORKERS", workers)):
+        if value is not None:
+            os.environ[name] = str(value)
+    sys.exit(run(reading.settings()))
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop.
+
+    Returns:
+        The exit code: 0 after a stop that was asked for, 1 if the workers could not start.
+
+    Raises:
+        BadSetting: more than one worker on SQLite.
+        BadAgent: an agent file is wrong.
+        PortTaken: the port cannot be had.
+        NotMigrated: the database is empty.
+    """
+    logs.set_up(settings.log_level)
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        raise BadSetting(
+            [("WORKERS", "may not be more than 1 on SQLite, which has one writer", "WORKERS=1, or DATABASE_URL=postgresql://...")]
+        )
+    check_tables(settings.database_url)
+    reading.agents(settings)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's pool of threads would fight the audio loop for the cores
+    with listen(settings.host, settings.port) as listening:
+        log.info("listening", host=settings.host, port=listening.getsockname()[1], workers=settings.workers)
+        supervisor = Supervisor(config(settings), [listening])
+        logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # of the parent alone: deaths and restarts
+        supervisor.run()
+    return 1 if supervisor.failed else 0
+
+
+def config(settings: Settings) -> Config:
+    """How a worker serves."""
+    return Config(
+        "app.cli.serve:worker",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # signatures and addresses are built on PUBLIC_URL, never on what a proxy says
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=10,
+        timeout_worker_healthcheck=WORKER_PATIENCE_S,
+        log_config=LOGGING,
+    )
+
+
+def check_tables(url: str) -> None:
+    """Raises `NotMigrated` for an empty database. One that is away, or of another version, is no reason not to answer calls."""
+    from app.store import migrate
+
+    try:
+        revision = reading.revision(url)
+    except StoreUnavailable:
+        log.error("the database cannot be reached; calls are answered, and readiness says so")
+        return
+    if revision != migrate.head():
+        log.error("the database is of another version than this code; run: callrow migrate", revision=revision)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. It listens before a worker is up, so that who comes early waits and is not turned away.
+
+    Raises:
+        PortTaken: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2_048)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as fault:
+        raise PortTaken(host, port, "it is in use" if fault.errno == errno.EADDRINUSE else str(fault.strerror)) from None
+    return listening
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor, which passes a second signal on, and knows whether it stopped because nothing would start."""
+
+    failed = False
+
+    def handle_term(self) -> None:
+        """SIGTERM."""
+        self._stop()
+
+    def handle_int(self) -> None:
+        """SIGINT."""
+        self._stop()
+
+    def _stop(self) -> None:
+        self.stopping = True
+        self.should_exit.set()
+
+    stopping = False
+
+    def join_all(self) -> None:
+        """Wait for the workers, who wait for their calls; a signal now is the second one, and theirs."""
+        self.failed = not self.stopping
+        for process in self.processes:
+            while process.process.is_alive():
+                process.process.join(0.2)
+                if any(number in (signal.SIGTERM, signal.SIGINT) for number in self.signal_queue):
+                    self._pass_on()
+                self.signal_queue.clear()
+
+    def _pass_on(self) -> None:
+        for process in self.processes:
+            if process.process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+
+
+def worker() -> Any:
+    """A worker's beginning: the application, in a process that keeps rules 1 and 2.
+
+    Raises:
+        SystemExit: with uvicorn's code for "would fail the same way again", upon which the parent stops instead of trying for ever.
+    """
+    os.setpgid(0, 0)
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent.pid:  # it died before we could ask to be told
+        raise SystemExit(STARTUP_FAILURE)
+    threading.excepthook = _quiet_at_the_end
+
+    from app.main import create
+
+    try:
+        return create()
+    except CallrowError as fault:
+        log.error("a worker cannot start", fault=type(fault).__name__)
+        click.echo(f"callrow: {fault}", err=True)
+        raise SystemExit(STARTUP_FAILURE) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(STARTUP_FAILURE) from None
+
+
+def _quiet_at_the_end(fault: threading.ExceptHookArgs) -> None:
+    """The thread that answers the supervisor's pings ends with its pipe: at every stop, and that is no fault."""
+    if issubclass(fault.exc_type, EOFError | OSError) and fault.thread is not None and "always_pong" in fault.thread.name:
+        return
+    log.error("a thread ended", fault=fault.exc_type.__name__, at=_where(fault.exc_value))
+
+
+class OurLines(logging.Handler):
+    """Rule 3: what the libraries log, as our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        values: dict[str, Any] = {"source": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            values |= {"fault": type(record.exc_info[1]).__name__, "at": _where(record.exc_info[1])}
+            log.log(record.levelno, "a library reports a fault", **values)
+        else:
+            # uvicorn's own sentences name processes and settings. Those of others may hold what passed through them.
+            words = record.getMessage() if record.name.startswith("uvicorn") else str(record.msg)
+            log.log(record.levelno, words.splitlines()[0] if words else "", **values)
+
+
+def _where(fault: BaseException | None) -> str:
+    frames = traceback.extract_tb(fault.__traceback__) if fault is not None else []
+    return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-6:])
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"ours": {"class": "app.cli.serve.OurLines"}},
+    "root": {"handlers": ["ours"], "level": "WARNING"},
+    "loggers": {"uvicorn": {"level": "WARNING"}},
+}
