@@ -14,8 +14,8 @@ To add a tool:
            reason: str = Field(max_length=200, description="Why, in the caller's words.")
 
 2. Write what it does. `errand.context` is the call; `errand.tool_call` is the key by which another system can tell a repeat.
-   Return a small mapping. Raise `ToolRefused("One sentence for the model.")` to say no before anything has happened; let any other exception
-   fly, the toolbox turns it into a neutral sentence.
+   Return a small mapping. Raise `ToolRefused("One sentence for the model.")` to say no before anything has happened; let any
+   other exception fly, the toolbox turns it into a neutral sentence.
 
        async def cancel(self, arguments: CancelAppointment, errand: Errand) -> Mapping[str, Any]:
            return {"cancelled": await self._calendar.cancel(errand.context.caller_number, key=errand.tool_call)}

@@ -13,6 +13,16 @@ from app.errors import OurFault, ToolRefused
 
 LONGEST_ARGUMENTS = 16_000
 """Characters of JSON text."""
+KINDS = {
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+"""What pydantic misses, in the words of JSON."""
 
 
 class Arguments(BaseModel):
@@ -79,8 +89,6 @@ def check[A: Arguments](model: type[A], text: str) -> A:
         raise ToolRefused(f"The arguments are too long: at most {LONGEST_ARGUMENTS:,} characters.")
     try:
         return model.model_validate_json(text.strip() or "{}")
-    except UnicodeEncodeError:
-        raise ToolRefused("The arguments are not valid JSON.") from None
     except ValidationError as faults:
         found = faults.errors(include_url=False, include_input=False, include_context=True)
     known = _names(model)
@@ -102,29 +110,33 @@ def _names(model: type[Arguments]) -> set[str]:
 
 
 def _sentence(fault: ErrorDetails, known: set[str], model: type[Arguments]) -> str:
-    where = ".".join(str(step) for step in fault["loc"] if isinstance(step, int) or step in known)
+    where = ".".join(str(step) for step in fault["loc"] if isinstance(step, int) or step in known) or "The arguments"
     bounds = fault.get("ctx", {})
     match fault["type"]:
-        case "json_invalid":
+        case "json_invalid" | "string_unicode":
             return "The arguments are not valid JSON."
-        case "model_type" if not fault["loc"]:
-            return "The arguments must be a JSON object."
         case "extra_forbidden":
             fields = ", ".join(model.model_fields) or "none"
             return f"There is a field that this tool does not have. Its fields: {fields}."
         case "missing":
             return f"{where} is missing."
-        case "string_type":
-            return f"{where} must be a string."
         case "string_too_long":
             return f"{where} must have at most {bounds['max_length']} characters."
         case "string_too_short":
-            return f"{where} must have at least {bounds['min_length']} characters."
+            return f"{where} must have at least {bounds['min_length']} character(s)."
+        case "too_long":
+            return f"{where} must have at most {bounds['max_length']} entries."
+        case "too_short":
+            return f"{where} must have at least {bounds['min_length']} entries."
+        case "greater_than_equal":
+            return f"{where} must be at least {bounds['ge']}."
+        case "less_than_equal":
+            return f"{where} must be at most {bounds['le']}."
         case "literal_error" | "enum":
             return f"{where} must be {bounds['expected']}."
         case "string_pattern_mismatch":
             return f"{where} has the wrong form."
-        case "bool_type" | "int_type" | "float_type" | "list_type" | "dict_type" | "model_type":
-            return f"{where} must be of the type {fault['type'].removesuffix('_type')}."
+        case kind if kind in KINDS:
+            return f"{where} must be {KINDS[kind]}."
         case _:
-            return f"{where} does not fit."
+            return f"{where} cannot be understood."

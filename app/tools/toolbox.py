@@ -216,5 +216,5 @@ def _as_json(result: Mapping[str, Any]) -> str:
         return text
     keep = LONGEST_RESULT
     while len(cut := msgspec.json.encode({"cut_short": True, "beginning": text[:keep]}).decode()) > LONGEST_RESULT:
-        keep -= max(1, len(cut) - LONGEST_RESULT)
+        keep = keep * LONGEST_RESULT // len(cut) - 1  # a quote becomes two characters, a control character six
     return cut
