@@ -142,7 +142,7 @@ class BodyGuard:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or int(value) > self._limit):
+            if name == b"content-length" and (not value.isdigit() or len(value) > 15 or int(value) > self._limit):
                 raise _TooLong
         body = bytearray()
         while True:

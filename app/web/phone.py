@@ -94,6 +94,8 @@ class Phone:
                 return await self._turn_away(state, EndReason.UNKNOWN_AGENT)
             if not self._desk.switchboard.model_available:
                 return await self._turn_away(state, EndReason.MODEL_UNAVAILABLE)
+            if self._desk.switchboard.draining:
+                return await self._turn_away(state, EndReason.DRAINED)
             if not self._desk.switchboard.admit(state.call_id, state.epoch):
                 return await self._no_slot(state)
         token = self._desk.tokens.make(state.call_id, state.epoch, self._desk.clock())
@@ -116,8 +118,6 @@ class Phone:
         )
 
     async def _no_slot(self, state: CallState) -> bytes:
-        if self._desk.switchboard.draining:
-            return await self._turn_away(state, EndReason.DRAINED)
         now = self._desk.clock()
         while self._turned_away and not 0 <= now - self._turned_away[0] < TURNED_AWAY_MS:
             self._turned_away.popleft()

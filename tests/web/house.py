@@ -51,7 +51,7 @@ class Board:
 
     def admit(self, call_id, epoch):
         self.asked.append(("admit", call_id, epoch))
-        if call_id not in self.slots and (self.draining or self.live >= self.capacity):
+        if call_id not in self.slots and self.live >= self.capacity:
             return False
         self.slots[call_id] = epoch
         return True
