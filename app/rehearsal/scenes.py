@@ -10,6 +10,9 @@
     seed = 1
     noise = { kind = "pink", snr_db = 25 }
 
+    [knows]                         # what `{name}` and the like stand for in the answers
+    name = "anna miller"
+
     [dials."+15550002222"]          # what happens when the service dials that number; others are not answered
     outcome = "answered"            # answered, busy, no-answer, failed
     ring_ms = 1_200
@@ -21,9 +24,11 @@
     [[step]]
     converse = true                 # answer what the agent asks by the table below, until the call ends or `until` was said
 
+    answers = "everyday"            # a file in `answers/`, asked after the scene's own answers
+
     [[answer]]                      # the first whose `when` (a regular expression) is found in what the agent said
     when = "your name"
-    say = ["my name is anna miller", "anna miller"]     # when asked again: the next, and then the last again
+    say = ["my name is {name}", "{name}"]       # when asked again: the next, and then the last again
 
     [expect]
     outcome = "completed"
@@ -31,7 +36,8 @@
 
 Rule 1: a caller's script knows what the agent *said* only to choose an answer; it never knows what the model will make of it.
 Rule 2: a step waits at most `within` ms; then the scene has failed with a sentence, and the caller hangs up.
-Rule 3: a word that is not known is a fault of the file, named with its place.
+Rule 3: of a shared file of answers a caller gives those for which it `knows` everything.
+Rule 4: a word that is not known is a fault of the file, named with its place.
 """
 
 import re
@@ -46,6 +52,11 @@ from app.errors import OurFault
 SHIPPED = Path(__file__).with_suffix("")
 """Where the scenes are that come with us."""
 
+TRANSFER_TO = "office=+15550002222"
+"""The directory that the shipped scenes count on; whoever starts the service for them sets it."""
+
+FILE = ("title", "about", "caller", "knows", "dials", "step", "answers", "answer", "expect", "time_limit_ms")
+PLACES = re.compile(r"\{(\w+)\}")
 STEPS = ("say", "wait_for_agent", "interrupt", "pause", "press", "hang_up", "expect_silence", "converse")
 WITHIN_MS = 20_000
 
@@ -174,14 +185,16 @@ class _Reader:
         self.complaints: list[tuple[str, str]] = []
 
     def scene(self, content: dict[str, Any]) -> Scene:
-        self._known("", content, {"title", "about", "caller", "dials", "step", "answer", "expect", "time_limit_ms"})
+        self._known("", content, {*FILE})
         title = self._of(str, "", content, "title", "")
         if not title:
             self._wrong("title", "a scene needs one")
         steps = [self._step(f"step {at}", step) for at, step in enumerate(self._list(content, "step"), 1)]
         if not steps:
             self._wrong("step", "a scene needs at least one")
-        replies = [self._reply(f"answer {at}", reply) for at, reply in enumerate(self._list(content, "answer"), 1)]
+        knows = self._of(dict, "", content, "knows", {})
+        replies = [self._reply(f"answer {at}", reply, knows) for at, reply in enumerate(self._list(content, "answer"), 1)]
+        replies += self._shared(self._of(str, "", content, "answers", ""), knows)
         expect = self._of(dict, "", content, "expect", {})
         self._expectations(expect)
         return Scene(
@@ -281,7 +294,31 @@ class _Reader:
             turns=self._of(int, place, content, "turns", 24),
         )
 
-    def _reply(self, place: str, content: dict[str, Any]) -> Reply | None:
+    def _shared(self, name: str, knows: Mapping[str, Any]) -> list[Reply | None]:
+        if not name:
+            return []
+        path = SHIPPED / "answers" / f"{name}.toml"
+        if not path.is_file():
+            self._wrong("answers", f"there is no {path.name} in answers/")
+            return []
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        replies = []
+        for at, reply in enumerate(self._list(content, "answer"), 1):
+            say = reply.get("say", [])
+            needed = {name for line in ([say] if isinstance(say, str) else say) for name in PLACES.findall(line)}
+            if needed <= knows.keys():
+                replies.append(self._reply(f"{path.name} answer {at}", reply, knows))
+        return replies
+
+    def _filled(self, place: str, line: str, knows: Mapping[str, Any]) -> str:
+        def put(found: re.Match[str]) -> str:
+            if found[1] not in knows:
+                self._wrong(place, f"the caller does not know {found[0]}")
+            return str(knows.get(found[1], ""))
+
+        return PLACES.sub(put, line)
+
+    def _reply(self, place: str, content: dict[str, Any], knows: Mapping[str, Any]) -> Reply | None:
         self._known(place, content, {"when", "say", "press", "pause", "hang_up", "wait"})
         if not (when := self._of(str, place, content, "when", "")):
             self._wrong(f"{place} when", "is missing")
@@ -293,7 +330,7 @@ class _Reader:
             return None
         reply = Reply(
             when=self._pattern(f"{place} when", when),
-            say=tuple(lines),
+            say=tuple(self._filled(f"{place} say", line, knows) for line in lines),
             press=self._of(str, place, content, "press", ""),
             pause_ms=self._of(int, place, content, "pause", 0),
             hang_up=self._of(bool, place, content, "hang_up", False),

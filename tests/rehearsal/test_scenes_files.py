@@ -54,6 +54,23 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place():
     }  # fmt: skip
 
 
+def test_answers_say_what_the_caller_knows_and_nothing_else():
+    scene = read(SMALL + '[knows]\nname = "anna"\n[[answer]]\nwhen = "who"\nsay = ["this is {name}", "{name}"]\n', "knows")
+    assert scene.replies[0].say == ("this is anna", "anna")
+    [(place, wrong)] = complaints(SMALL + '[[answer]]\nwhen = "who"\nsay = "{name}"\n')
+    assert (place, wrong) == ("answer 1 say", "the caller does not know {name}")
+
+
+def test_shared_answers_come_after_the_scenes_own_and_only_those_the_caller_can_give():
+    text = 'answers = "everyday"\n' + SMALL + '[knows]\nname = "anna"\n[[answer]]\nwhen = "name"\nsay = "guess"\n'
+    replies = read(text, "shared").replies
+    lines = [line for reply in replies for line in reply.say]
+    assert lines[0] == "guess"
+    assert "my name is anna" in lines
+    assert not any("{" in line for line in lines)
+    assert complaints('answers = "nobody"\n' + SMALL)[0][0] == "answers"
+
+
 def test_what_is_no_toml_is_a_bad_scene_too():
     assert len(complaints("title = ")) == 1
 
