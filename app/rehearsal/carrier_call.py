@@ -21,12 +21,14 @@ from app.rehearsal.carrier_callbacks import Courier
 from app.rehearsal.carrier_caller import Caller, Handset, LineDead
 from app.rehearsal.carrier_plans import TERMINAL, Account, CallPlan, Number
 from app.rehearsal.carrier_stream import MediaStream, StreamEnd, StreamPlan
-from app.rehearsal.carrier_verbs import Announcement, dial, fresh_sid, gather
+from app.rehearsal.carrier_verbs import Announcement, dial, fetch_sound, fresh_sid, gather
 from app.rehearsal.carrier_web import HONEST, Answer, Fields, Origins, Tampering, WebhookFailed, Webhooks
 from app.rehearsal.line import Line
 from app.rehearsal.twiml import Alert, Document, Target, Unreadable
 
 APOLOGY = "We are sorry, an application error has occurred. Goodbye."
+MOST_DOCUMENTS = 50
+"""Of one call. A service whose documents lead in a circle would otherwise keep us busy for ever."""
 EXPECTED_ALERTS = frozenset({31921})
 """Logged on every close by the service, also intended ones: no violation."""
 
@@ -288,6 +290,9 @@ class Call:
                 return step
 
     async def _ask(self, ask: Ask) -> Step:
+        if len(self.documents) >= MOST_DOCUMENTS:
+            self.alert(Alert(12000, "the documents lead in a circle"))
+            return Stop("completed", "application error")
         first = not self.documents
         fields = [*self.fields(), *ask.extra]
         tampering: Tampering = self.plan.webhook if first else HONEST
@@ -335,10 +340,12 @@ class Call:
                 self.answer()
                 for _ in range(max(1, loop)):
                     await self.announce(text)
-            case twiml.Play(url=url):
+            case twiml.Play(url=url, loop=loop):
                 self.answer()
                 if url is not None:
-                    self.alert(Alert(13420, "this carrier plays no files"))
+                    sound = await fetch_sound(self, url)
+                    for _ in range(max(1, loop)):
+                        await self.play(sound)
             case twiml.Pause(ms=ms):
                 await asyncio.sleep(ms / 1_000)
             case twiml.Gather():

@@ -1,4 +1,4 @@
-"""The verbs of the pretend carrier that take a while: its own announcements, `<Gather>` and `<Dial>`.
+"""The verbs of the pretend carrier that take a while: its own announcements, `<Play>`, `<Gather>` and `<Dial>`.
 
 Each is a coroutine that may be cancelled at any moment: the document was abandoned.
 """
@@ -6,7 +6,9 @@ Each is a coroutine that may be cancelled at any moment: the document was abando
 from __future__ import annotations
 
 import asyncio
+import io
 import random
+import wave
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from app.rehearsal import carrier_forms as forms
 from app.rehearsal import twiml, ulaw
 from app.rehearsal.carrier_plans import DialPlan
+from app.rehearsal.carrier_web import WebhookFailed
 from app.rehearsal.line import BYTES_PER_MS, Playout
 
 if TYPE_CHECKING:
@@ -66,6 +69,26 @@ async def gather(call: Call, verb: twiml.Gather) -> list[tuple[str, str]] | None
 async def _prompt(call: Call, verb: twiml.Gather) -> None:
     for nested in verb.nested:
         await call.verb(nested)
+
+
+async def fetch_sound(call: Call, url: str) -> bytes:
+    """The line audio of a file: a WAV of 16-bit samples at 8 kHz, mono, or raw mu-law. Nothing, and an alert, if it is neither."""
+    try:
+        answer = await call.webhooks.ask(twiml.Target(url, "GET"), [])
+    except WebhookFailed as fault:
+        call.alert(twiml.Alert(fault.code, f"{url}: {fault.about}"))
+        return b""
+    kind = answer.content_type.split(";")[0].strip().lower()
+    if kind in ("audio/basic", "audio/x-mulaw"):
+        return answer.body
+    try:
+        with wave.open(io.BytesIO(answer.body)) as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 8_000):
+                return ulaw.to_ulaw(np.frombuffer(file.readframes(-1), "<i2"))
+    except (wave.Error, EOFError):
+        pass
+    call.alert(twiml.Alert(12300, f"{url}: this carrier plays WAV (16 bit, 8 kHz, mono) and raw mu-law, not {kind or 'nothing'}"))
+    return b""
 
 
 async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:

@@ -103,6 +103,8 @@ class Service:
         self.statuses: dict[str, list[int]] = {}
         """HTTP statuses to answer a path with before the documents."""
         self.content_type = "text/xml"
+        self.files: dict[str, tuple[str, bytes]] = {}
+        """Content type and content by path."""
         self.slow_s = 0.0
         self.url = ""
         self.app = Starlette(
@@ -136,6 +138,8 @@ class Service:
             if status in (301, 302, 307):
                 return Response(status_code=status, headers={"location": "/elsewhere"})
             return Response(status_code=status)
+        if found := self.files.get(request.url.path):
+            return Response(found[1], media_type=found[0])
         if self.slow_s:
             await asyncio.sleep(self.slow_s)
         queue = self.documents.get(request.url.path)

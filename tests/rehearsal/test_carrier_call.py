@@ -5,6 +5,8 @@ Times are bounds on waiting; what is asserted is order, bytes and counts.
 
 import asyncio
 import base64
+import io
+import wave
 
 import pytest
 
@@ -306,6 +308,39 @@ async def test_a_sentence_is_heard_and_then_the_document_ends():
     assert call.announced == ["All lines are busy."]
     assert call.line.recording.heard_bytes == 8 * len("All lines are busy.")
     assert (call.status, call.violations) == ("completed", [])
+
+
+def wav() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8_000)
+        sound.writeframes(b"\x00\x10" * 800)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "heard"), [("audio/wav", wav(), 800), ("audio/basic", b"\x11" * 400, 400), ("text/html", b"<p>", 0)]
+)
+async def test_a_file_is_fetched_and_heard_if_it_is_sound(kind, file, heard):
+    service = Service({"/twilio/voice": [twiml("<Play>/bell</Play><Hangup/>")]})
+    service.files["/bell"] = (kind, file)
+    async with serving(service), carrier(service) as peer:
+        call = await over(await peer.place(plan=CallPlan(**QUICK)))
+    assert call.line.recording.heard_bytes == heard
+    assert [alert.code for alert in call.violations] == ([] if heard else [12300])
+    assert service.paths("/bell")[0].signed
+
+
+async def test_documents_that_lead_in_a_circle_come_to_an_end():
+    async with (
+        serving(Service({"/twilio/voice": [twiml("<Redirect>/twilio/voice</Redirect>")]})) as service,
+        carrier(service) as peer,
+    ):
+        call = await over(await peer.place(plan=CallPlan(**QUICK)))
+    assert [alert.code for alert in call.violations] == [12000]
+    assert len(service.paths("/twilio/voice")) == 50
 
 
 @pytest.mark.parametrize(("reason", "status"), [("busy", "busy"), ("rejected", "no-answer")])
