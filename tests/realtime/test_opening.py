@@ -1,0 +1,253 @@
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from app.call import events as e
+from app.call.commands import Speak
+from app.call.disposition import Memory, Slot, Utterance
+from app.errors import ModelUnavailable
+from app.realtime import leg as leg_module
+from tests.realtime.provider import FRAME, Inbox, Provider, a_leg, granted, refused, serving, talking
+from tests.realtime.scenery import DESK, recorded
+
+# ---- opening
+
+
+@pytest.mark.parametrize(("path", "kind"), [("passthrough", "audio/pcmu"), ("transcode", "audio/pcm")])
+async def test_a_session_is_opened_configured_and_proved(path, kind):
+    provider, inbox = Provider(), Inbox()
+    provider.before_update = [recorded("session_created"), recorded("conversation_created")]
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox, path, safety_identifier="hash-of-somebody")
+        await leg.open(DESK)
+        assert inbox.events == [e.ModelReady()]
+        [update] = await provider.got(1)
+        assert update["session"]["audio"]["input"]["format"]["type"] == kind
+        headers = (await provider.connections.get()).request.headers
+        assert headers["Authorization"] == "Bearer sk-test"
+        assert headers["OpenAI-Safety-Identifier"] == "hash-of-somebody"
+        assert "OpenAI-Beta" not in headers
+        await leg.close()
+
+
+async def test_without_a_safety_identifier_none_is_sent():
+    async with talking() as (_, _, connection, _):
+        assert "OpenAI-Safety-Identifier" not in connection.request.headers
+
+
+ERROR = b'{"error":{"type":"invalid_request_error","code":"%s","message":"No."}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "retryable"),
+    [
+        (401, ERROR % b"invalid_api_key", "invalid_api_key", False),
+        (401, b"", "http_401", False),
+        (403, b"<html>", "http_403", False),
+        (404, ERROR % b"model_not_found", "model_not_found", False),
+        (429, ERROR % b"rate_limit_exceeded", "rate_limit_exceeded", True),
+        (429, ERROR % b"insufficient_quota", "insufficient_quota", False),
+        (500, b'{"error":"what"}', "http_500", True),
+        (503, ERROR % b"said: my card is 4111", "http_503", True),
+        (302, b"", "http_302", False),
+    ],
+)
+async def test_a_refused_upgrade_says_why_and_whether_to_try_again(status, body, code, retryable):
+    provider, inbox = Provider(), Inbox()
+    provider.refusal = status, body
+    async with serving(provider) as url:
+        with pytest.raises(ModelUnavailable) as fault:
+            await a_leg(url, inbox).open(DESK)
+    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("refused", code, retryable)
+    assert inbox.events == []
+
+
+async def test_nobody_there_is_worth_another_try():
+    async with serving(Provider()) as url:
+        pass
+    with pytest.raises(ModelUnavailable, match="unreachable") as fault:
+        await a_leg(url, Inbox()).open(DESK)
+    assert fault.value.retryable
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_a_refused_session_fails_the_opening_whether_or_not_the_refusal_names_it(linked):
+    provider, inbox = Provider(), Inbox()
+    provider.answer = refused("unknown_parameter", linked=linked)
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        with pytest.raises(ModelUnavailable) as fault:
+            await leg.open(DESK)
+        leg.append(FRAME)
+        leg.send(Speak())
+        await leg.close()
+    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("rejected_session", "unknown_parameter", False)
+    assert inbox.events == []
+    assert [message["type"] for message in provider.received] == ["session.update"]
+
+
+async def test_a_voice_that_cannot_be_changed_is_not_insisted_on():
+    provider = Provider()
+    provider.answer = lambda m: refused("cannot_update_voice")(m) if "voice" in m["session"]["audio"]["output"] else granted(m)
+    async with talking(provider):
+        first, second = await provider.got(2, "session.update")
+    del first["session"]["audio"]["output"]["voice"]
+    assert first["session"] == second["session"]
+    assert first["event_id"] != second["event_id"]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "code"),
+    [
+        (("audio", "input", "format"), {"type": "audio/pcm", "rate": 24_000}, "other_input_format"),
+        (("audio", "output", "format"), {"type": "audio/pcm", "rate": 24_000}, "other_output_format"),
+        (("audio", "input", "turn_detection"), {"create_response": True, "interrupt_response": True}, "other_turn_detection"),
+        (("tools",), [], "other_tools"),
+    ],
+)
+async def test_a_session_otherwise_than_asked_is_none(where, value, code):
+    def otherwise(message: dict[str, Any]) -> dict[str, Any]:
+        at = message["session"]
+        for step in where[:-1]:
+            at = at[step]
+        at[where[-1]] = value
+        return granted(message)
+
+    provider, inbox = Provider(), Inbox()
+    provider.answer = otherwise
+    async with serving(provider) as url:
+        with pytest.raises(ModelUnavailable) as fault:
+            await a_leg(url, inbox).open(DESK)
+    assert (fault.value.reason, fault.value.code) == ("rejected_session", code)
+    assert inbox.events == []
+
+
+async def test_a_provider_that_never_answers_the_update_is_given_up(monkeypatch):
+    monkeypatch.setattr(leg_module, "CONFIGURE_S", 0.05)
+    provider = Provider()
+    provider.answer = lambda _: None
+    async with serving(provider) as url:
+        with pytest.raises(ModelUnavailable) as fault:
+            await a_leg(url, Inbox()).open(DESK)
+        connection = await provider.connections.get()
+        await connection.wait_closed()
+    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("timeout", "session_update", True)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("code", "retryable"), [(1011, True), (4000, False)])
+async def test_a_close_before_the_proof_fails_the_opening(at_once, code, retryable):
+    provider, inbox = Provider(), Inbox()
+    provider.answer = lambda _: None
+
+    async def close(connection: ServerConnection) -> None:
+        if not at_once:
+            await provider.got(1)
+        await connection.close(code)
+
+    async with serving(provider) as url:
+        opening = asyncio.ensure_future(a_leg(url, inbox).open(DESK))
+        await close(await provider.connections.get())
+        with pytest.raises(ModelUnavailable) as fault:
+            await opening
+    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("closed", f"closed_{code}", retryable)
+    assert inbox.events == []
+
+
+async def test_an_expired_session_before_the_proof_fails_the_opening():
+    provider = Provider()
+    provider.answer = lambda _: json.loads(recorded("error_session_expired"))
+    async with serving(provider) as url:
+        with pytest.raises(ModelUnavailable) as fault:
+            await a_leg(url, Inbox()).open(DESK)
+    assert (fault.value.reason, fault.value.code) == ("closed", "session_expired")
+
+
+async def test_we_may_hang_up_while_the_session_is_being_opened():
+    provider, inbox = Provider(), Inbox()
+    provider.answer = lambda _: None
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        opening = asyncio.ensure_future(leg.open(DESK))
+        await provider.got(1)
+        await leg.close()
+        with pytest.raises(ModelUnavailable, match="by_us"):
+            await opening
+    assert inbox.events == []
+
+
+async def test_we_may_hang_up_before_there_is_a_connection():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        opening = asyncio.ensure_future(leg.open(DESK))
+        await asyncio.sleep(0)
+        await leg.close()
+        with pytest.raises(ModelUnavailable, match="by_us"):
+            await opening
+        await (await provider.connections.get()).wait_closed()
+    assert provider.received == []
+
+
+async def test_an_opening_that_is_given_up_leaves_no_connection():
+    provider = Provider()
+    provider.answer = lambda _: None
+    async with serving(provider) as url:
+        opening = asyncio.ensure_future(a_leg(url, Inbox()).open(DESK))
+        connection = await provider.connections.get()
+        await provider.got(1)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await connection.wait_closed()
+
+
+async def test_a_call_that_goes_on_is_told_before_anybody_is_heard():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        leg.append(FRAME)
+        await leg.open(
+            DESK,
+            [
+                Utterance(key="a", speaker="agent", started_at=0, ended_at=1, heard="Good morning."),
+                Utterance(key="b", speaker="caller", started_at=2, ended_at=3, heard="My tap drips."),
+            ],
+            Memory(agent="front-desk", slots=(Slot(name="name", value="Ann"),)),
+        )
+        kinds = [(m["type"], m.get("item", {}).get("role")) for m in await provider.got(5)]
+        await leg.close()
+    assert kinds == [
+        ("session.update", None),
+        ("conversation.item.create", "system"),
+        ("conversation.item.create", "assistant"),
+        ("conversation.item.create", "user"),
+        ("input_audio_buffer.append", None),
+    ]
+
+
+async def test_of_a_caller_who_speaks_before_the_proof_the_last_second_is_kept():
+    provider, inbox = Provider(), Inbox()
+    provider.answer = lambda _: None
+    frames = [bytes([i]) * 160 for i in range(75)]
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        for frame in frames[:25]:
+            leg.append(frame)
+        opening = asyncio.ensure_future(leg.open(DESK))
+        [update] = await provider.got(1)
+        for frame in frames[25:74]:
+            leg.append(frame)
+        assert len(provider.received) == 1, "nobody is heard before the proof"
+        await (await provider.connections.get()).send(json.dumps(granted(update)))
+        await opening
+        leg.append(frames[74])
+        kept, live = await provider.got(2, "input_audio_buffer.append")
+        await leg.close()
+    assert base64.b64decode(kept["audio"]) == b"".join(frames[24:74])
+    assert base64.b64decode(live["audio"]) == frames[74]
+    assert leg.appended_ms == 1_020
