@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +210,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def cells(
-    args: argparse.Namespace, kinds: list[type[Target]], folder: Path, runs: list[dict[str, Any]]
-) -> dict[tuple[str, int, str], Any]:
-    """Every path at every load, the targets by turns."""
-    found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+def all_runs(args: argparse.Namespace, kinds: list[type[Target]], folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Every path at every load, the targets by turns; what is found is appended to `runs`, run by run."""
     for path in args.paths:
         for calls in args.calls:
             for turn in range(args.rounds):
@@ -222,17 +219,14 @@ def cells(
                     label = f"{path}, {calls} calls, {kind.name}, round {turn + 1} of {args.rounds}"
                     result = measure(kind, path, calls, args.seconds / args.rounds, folder, label)
                     runs.append({"path": path, "target": kind.name, "round": turn + 1, **result})
-                    found.setdefault((path, calls, kind.name), []).append(result)
+
+
+def cells(runs: list[dict[str, Any]]) -> dict[tuple[str, int, str], Any]:
+    """Runs of the same target, path and load, taken together."""
+    found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        found.setdefault((run["path"], run["calls"], run["target"]), []).append(run)
     return {key: report.cell(results) for key, results in found.items()}
-
-
-def attempt(what: Callable[[], Any]) -> Any:
-    """Run it; a failure is said and makes the whole bench fail, but what was measured before stays."""
-    try:
-        return what()
-    except RunFailed as fault:
-        say(f"FAILED: {fault}")
-        return None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -251,9 +245,12 @@ def main(argv: list[str] | None = None) -> int:
     failed = False
     with tempfile.TemporaryDirectory(prefix="callrow-bench-") as name:
         folder = Path(name)
-        found = attempt(lambda: cells(args, kinds, folder, document["runs"]))
-        failed = found is None
-        found = found or {}
+        try:
+            all_runs(args, kinds, folder, document["runs"])
+        except RunFailed as fault:  # the bench has failed; what was measured before is shown
+            say(f"FAILED: {fault}")
+            failed = True
+        found = cells(document["runs"])
         say("microseconds a frame of the audio path alone")
         document["microseconds_per_frame"] = micro.measure()
         maxima: dict[tuple[str, str], dict[str, Any]] = {}
