@@ -42,7 +42,7 @@ def codes(document: Document) -> list[int]:
         ("<Hangup/>", Hangup()),
         ('<Reject reason="busy"/>', Reject("busy")),
         ('<Start><Recording channels="dual"/></Start>', Start()),
-        ("<Dial>+15550001111</Dial>", Dial("+15550001111", None)),
+        ("<Dial>+15550001111</Dial>", Dial("+15550001111", None, status_events=("completed",))),
         (
             '<Dial answerOnBridge="true" timeout="20" action="/r"><Number statusCallback="/s" statusCallbackEvent="answered '
             'completed">+15550001111</Number></Dial>',
