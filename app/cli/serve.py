@@ -31,6 +31,7 @@ from app import logs
 from app.cli import reading
 from app.errors import BadSetting, CallrowError, OurFault, StoreUnavailable
 from app.settings import Settings
+from app.twilio.socket import MediaSocket
 
 log = logs.logger("server")
 
@@ -89,7 +90,7 @@ def run(settings: Settings) -> int:
     reading.agents(settings)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's pool of threads would fight the audio loop for the cores
     with listen(settings.host, settings.port) as listening:
-        log.info("listening", host=settings.host, port=listening.getsockname()[1], workers=settings.workers)
+        log.info("listening", address=f"{settings.host}:{listening.getsockname()[1]}", workers=settings.workers)
         supervisor = Supervisor(config(settings), [listening])
         logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # of the parent alone: deaths and restarts
         supervisor.run()
@@ -106,7 +107,7 @@ def config(settings: Settings) -> Config:
         workers=settings.workers,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws=MediaSocket,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         lifespan="on",
