@@ -1,6 +1,7 @@
-"""One live call: one inbox, one loop, errands outside, the call's deadline.
+"""One live call: one inbox, one reader, errands outside, the call's deadline.
 
-Rule 1: only the loop touches the call. Whatever happens is posted, stamped, and seen in that order.
+Rule 1: only the reader touches the call. Whatever happens is posted, stamped, and seen in that order; who posts while nobody reads,
+reads until the inbox is empty. So no event waits for a task to be woken, and none is seen inside another.
 Rule 2: the clock is kept here; the call is told the time, in ms since its birth.
 Rule 3: slow work (errands, the store) leaves as a task and comes back as an event, also when it fails.
 Rule 4: the audio never waits for the database.
@@ -40,10 +41,11 @@ FAILED = "the tool failed; say that it did not work, and offer another way"
 class CallerLeg(Protocol):
     """The caller's side."""
 
-    sending_since: float | None
+    @property
+    def sending_since(self) -> float | None: ...
 
     async def pump(self, post: Callable[[Event], None], hear: Callable[[bytes], None]) -> None: ...
-    async def send(self, command: c.PlayAudio | c.SendMark | c.ClearPlayout) -> None: ...
+    def send(self, command: c.PlayAudio | c.SendMark | c.ClearPlayout) -> None: ...
     async def close(self, code: int = 1000) -> None: ...
 
 
@@ -94,7 +96,8 @@ class Bridge:
         self._keeper, self._errand = keeper, errand
         self._zero = time.monotonic_ns() // 1_000_000 - born_ago_ms
         self._inbox: deque[tuple[int, Event]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._reading = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,10 +109,8 @@ class Bridge:
     def post(self, event: Event) -> None:
         """Something happened."""
         self._inbox.append((self._now(), event))
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
-            self._waiter = None
+        if not self._reading:
+            self._read()
 
     def hear(self, mulaw: bytes) -> None:
         """The caller's sound; it does not pass the call, which only says whether anybody listens."""
@@ -123,33 +124,38 @@ class Bridge:
         self._start(self._meet_model())
         self.post(StreamStarted())
         try:
-            await self._loop()
-        except Exception:  # rule 5
-            log.exception("the call's machine failed; its stream is given up", call_id=self.call_id, epoch=self.epoch)
-            await self._leave(c.LeaveStream(Intent.TALK))
+            await self._ended
         finally:
             if self._alarm is not None:
                 self._alarm.cancel()
             self._recorder.flush()
         await self._finish()
 
-    # ---- the loop
+    # ---- the one reader
 
     def _now(self) -> int:
         return time.monotonic_ns() // 1_000_000 - self._zero
 
-    async def _loop(self) -> None:
-        call, inbox, recorder = self.call, self._inbox, self._recorder
-        while not call.over:
-            if not inbox:
-                self._arm()
-                self._waiter = asyncio.get_running_loop().create_future()
-                await self._waiter
-            at, event = inbox.popleft()
-            ordered = call.handle(event, at=at)
-            recorder.saw(event, ordered, at=at)
-            for command in ordered:
-                await self._carry_out(command)
+    def _read(self) -> None:
+        call, inbox = self.call, self._inbox
+        self._reading = True
+        try:
+            while inbox and not self._ended.done():
+                at, event = inbox.popleft()
+                ordered = call.handle(event, at=at)
+                self._recorder.saw(event, ordered, at=at)
+                for command in ordered:
+                    self._carry_out(command)
+                if call.over:
+                    self._ended.set_result(None)
+        except Exception:  # rule 5
+            log.exception("the call's machine failed; its stream is given up", call_id=self.call_id, epoch=self.epoch)
+            self._ended.set_result(None)
+            self._start(self._leave(c.LeaveStream(Intent.TALK)))
+        finally:
+            self._reading = False
+        if not self._ended.done():
+            self._arm()
 
     def _arm(self) -> None:
         """See that the call's deadline is not slept through. An alarm that rings early is only set again."""
@@ -169,10 +175,10 @@ class Bridge:
         else:
             self._arm()
 
-    async def _carry_out(self, command: c.Command) -> None:
+    def _carry_out(self, command: c.Command) -> None:
         kind = type(command)
         if kind is c.PlayAudio or kind is c.SendMark or kind is c.ClearPlayout:
-            await self._caller.send(command)  # type: ignore[arg-type]
+            self._caller.send(command)  # type: ignore[arg-type]
         elif kind in c.MODEL:
             if kind is c.CloseModel:
                 self._start(self._model.close())
@@ -235,6 +241,8 @@ class Bridge:
         await self._caller.close()
 
     async def _finish(self) -> None:
+        if not self.call.over:  # rule 5: what follows is being stored, and then the stream is closed
+            await asyncio.wait(self._tasks, timeout=PLAN_WITHIN_S + 1)
         await self._caller.close()
         await self._model.close()
         if self._filed is not None:

@@ -1,6 +1,7 @@
 """All live calls of this process: admit, connect, find, drain.
 
-Rule 1: a slot is reserved in the webhook and held for as long as its token lives; a media socket without one that is right gets nothing.
+Rule 1: a slot is reserved in the webhook and held for as long as its token lives; a media socket without a token that is right gets
+nothing.
 Rule 2: one bridge a call. A stream with a higher epoch ends the part of the one before.
 Rule 3: what a live call must have written is written by its bridge; what has no bridge is the doors' to finish.
 """
@@ -31,6 +32,7 @@ from app.settings import Settings
 from app.store.calls import Calls, CallState
 from app.store.writer import Writer
 from app.twilio.leg import CallerLeg
+from app.twilio.socket import EXTENSION
 from app.twilio.token import StreamTokens
 from app.twilio.wire import Start
 
@@ -164,7 +166,7 @@ class Switchboard:
         if (await receive())["type"] != "websocket.connect":
             return
         await send({"type": "websocket.accept"})
-        leg = CallerLeg(receive, send)
+        leg = CallerLeg(receive, send, scope.get("extensions", {}).get(EXTENSION))
         try:
             start = await leg.meet()
             state, epoch = await self._authenticated(start)

@@ -32,6 +32,7 @@ from app.cli import reading
 from app.errors import BadSetting, CallrowError, OurFault, StoreUnavailable
 from app.settings import Settings
 from app.twilio.socket import MediaSocket
+from app.web.sockets import GuardedHttp
 
 log = logs.logger("server")
 
@@ -106,7 +107,7 @@ def config(settings: Settings) -> Config:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=GuardedHttp,
         ws=MediaSocket,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,

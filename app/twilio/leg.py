@@ -2,7 +2,8 @@
 
 Rule 1: garbage is counted and survived; it is logged once a kind, without content.
 Rule 2: the pump never raises into the bridge: it ends by posting that the stream has ended.
-Rule 3: no task, no log line and no queue of our own a frame: raw ASGI messages in, one ASGI message out an order.
+Rule 3: no task, no log line and no queue a frame. Where the server offers the short cut of `socket.py`, messages come and go by
+it; where it does not, they are raw ASGI messages.
 Rule 4: sound that comes faster than it can have been spoken is dropped and counted.
 """
 
@@ -15,6 +16,7 @@ from app.call.commands import ClearPlayout, PlayAudio, SendMark
 from app.call.events import DigitPressed, Event, MarkReturned, StreamEnded
 from app.errors import BadCarrierMessage
 from app.logs import logger
+from app.twilio.socket import MediaSocket
 from app.twilio.wire import Connected, Dtmf, Encoder, Mark, Media, Start, Stop, decode
 
 log = logger("twilio")
@@ -34,15 +36,18 @@ AHEAD = 2 * BYTES_A_SECOND
 class CallerLeg:
     """One stream's socket, already accepted."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, receive: Receive, send: Send, tap: MediaSocket | None = None) -> None:
+        self._receive, self._send, self._tap = receive, send, tap
+        self._post: Callable[[Event], None]
+        self._to_hear: Callable[[bytes], None]
+        self._stopped = False
         self._encoder = Encoder("")
         self._open = True
         self._bytes = 0
         self._allowed = AHEAD
         self._began = 0.0
-        self.sending_since: float | None = None
-        """The loop's time at which a send began that has not ended: a peer that reads nothing shows here."""
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._sending_since: float | None = None
         self.faults: Counter[str] = Counter()
         """Messages that could not be read or used, by kind."""
 
@@ -71,38 +76,52 @@ class CallerLeg:
 
     async def pump(self, post: Callable[[Event], None], hear: Callable[[bytes], None]) -> None:
         """Move messages until the stream ends: sound to `hear`, everything else to `post`."""
-        receive = self._receive
-        clean = False
+        self._post, self._to_hear = post, hear
+        writing = None
         try:
-            while not clean:
-                message = await receive()
+            if self._tap is not None:
+                self._tap.attach(self._take)
+            else:
+                writing = asyncio.create_task(self._write())
+            while not self._stopped:
+                message = await self._receive()
                 if message["type"] != "websocket.receive":
                     break
                 text = message.get("text")
-                if text is None or len(text) > LARGEST:
-                    self._fault("binary" if text is None else "oversize")
-                    continue
-                try:
-                    fact = decode(text)
-                except BadCarrierMessage as fault:
-                    self._fault(fault.kind)
-                    continue
-                kind = type(fact)
-                if kind is Media:
-                    self._hear(fact.media.payload, hear)  # type: ignore[union-attr]
-                elif kind is Mark:
-                    post(MarkReturned(fact.mark.name))  # type: ignore[union-attr]
-                elif kind is Dtmf:
-                    post(DigitPressed(fact.dtmf.digit))  # type: ignore[union-attr]
-                elif kind is Stop:
-                    clean = True
-                else:
-                    self._fault("repeated")
+                self._take(b"" if text is None else text.encode())
         finally:
-            self._open = clean and self._open
-            post(StreamEnded(clean=clean))
+            self._open = self._stopped and self._open
+            if writing is not None:
+                writing.cancel()
+            post(StreamEnded(clean=self._stopped))
 
-    def _hear(self, mulaw: bytes, hear: Callable[[bytes], None]) -> None:
+    def _take(self, text: bytes) -> None:
+        """One message of the carrier."""
+        if self._stopped:
+            return
+        if len(text) > LARGEST or not text:
+            self._fault("oversize" if text else "binary")
+            return
+        try:
+            fact = decode(text)
+        except BadCarrierMessage as fault:
+            self._fault(fault.kind)
+            return
+        kind = type(fact)
+        if kind is Media:
+            self._hear(fact.media.payload)  # type: ignore[union-attr]
+        elif kind is Mark:
+            self._post(MarkReturned(fact.mark.name))  # type: ignore[union-attr]
+        elif kind is Dtmf:
+            self._post(DigitPressed(fact.dtmf.digit))  # type: ignore[union-attr]
+        elif kind is Stop:
+            self._stopped = True
+            if self._tap is not None:
+                self._tap.detach()
+        else:
+            self._fault("repeated")
+
+    def _hear(self, mulaw: bytes) -> None:
         self._bytes += len(mulaw)
         if self._bytes > self._allowed:
             elapsed = asyncio.get_running_loop().time() - self._began
@@ -111,10 +130,10 @@ class CallerLeg:
                 self._bytes -= len(mulaw)
                 self._fault("flood")
                 return
-        hear(mulaw)
+        self._to_hear(mulaw)
 
-    async def send(self, command: PlayAudio | SendMark | ClearPlayout) -> None:
-        """Carry out an order. One for a stream that has ended is dropped."""
+    def send(self, command: PlayAudio | SendMark | ClearPlayout) -> None:
+        """Carry out an order, at once. One for a stream that has ended is dropped."""
         kind = type(command)
         if kind is PlayAudio:
             text = self._encoder.media(command.payload)  # type: ignore[union-attr]
@@ -124,12 +143,31 @@ class CallerLeg:
             text = self._encoder.clear
         if not self._open:
             return
-        self.sending_since = asyncio.get_running_loop().time()
+        if self._tap is not None:
+            self._open = self._tap.send_text(text)
+        else:
+            self._outbox.put_nowait(text)
+
+    async def _write(self) -> None:
+        """Send what is in the outbox, where the server has no short cut."""
         try:
-            await self._send({"type": "websocket.send", "text": text})
+            while self._open:
+                text = await self._outbox.get()
+                self._sending_since = asyncio.get_running_loop().time()
+                await self._send({"type": "websocket.send", "text": text.decode()})
+                self._sending_since = None
         except (OSError, RuntimeError):  # the socket went while we wrote; the pump says so
             self._open = False
-        self.sending_since = None
+
+    @property
+    def sending_since(self) -> float | None:
+        """The loop's time since when the peer takes nothing that we send; None while it does."""
+        if self._tap is not None:
+            if self._tap.takes_more:
+                self._sending_since = None
+            elif self._sending_since is None:
+                self._sending_since = asyncio.get_running_loop().time()
+        return self._sending_since
 
     async def close(self, code: int = 1000) -> None:
         """Close the socket: the carrier goes on with its next instruction."""

@@ -132,16 +132,16 @@ class Encoder:
     __slots__ = ("_mark", "_media", "clear")
 
     def __init__(self, stream_sid: str) -> None:
-        head = f'","streamSid":"{stream_sid}"'
-        self._media = '{"event":"media' + head + ',"media":{"payload":"'
-        self._mark = '{"event":"mark' + head + ',"mark":{"name":"'
-        self.clear = '{"event":"clear' + head + "}"
+        head = b'","streamSid":"' + stream_sid.encode() + b'"'
+        self._media = b'{"event":"media' + head + b',"media":{"payload":"'
+        self._mark = b'{"event":"mark' + head + b',"mark":{"name":"'
+        self.clear = b'{"event":"clear' + head + b"}"
         """Throw away what is queued."""
 
-    def media(self, mulaw: bytes) -> str:
+    def media(self, mulaw: bytes) -> bytes:
         """Queue sound: mu-law at 8 kHz, of any length, without a header."""
-        return self._media + pybase64.b64encode_as_string(mulaw) + '"}}'
+        return self._media + pybase64.b64encode(mulaw) + b'"}}'
 
-    def mark(self, name: str) -> str:
+    def mark(self, name: str) -> bytes:
         """Put a bookmark behind what is queued."""
-        return self._mark + name + '"}}'
+        return self._mark + name.encode() + b'"}}'

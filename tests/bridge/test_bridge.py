@@ -35,7 +35,7 @@ class Caller:
         await self.closed.wait()
         post(e.StreamEnded(clean=False))
 
-    async def send(self, command) -> None:
+    def send(self, command) -> None:
         self.sent.append(command)
 
     async def close(self, code: int = 1000) -> None:

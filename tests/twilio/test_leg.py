@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import anyio
 import pytest
 
 from app.call.commands import ClearPlayout, PlayAudio, SendMark
@@ -98,9 +99,14 @@ async def test_a_socket_that_only_says_hello_is_refused():
 
 
 async def test_orders_carry_the_streams_own_sid():
-    leg, socket = await met()
+    leg, socket = await met(patient=True)
+    pumping = asyncio.create_task(leg.pump(lambda event: None, lambda mulaw: None))
     for command in (PlayAudio("u", b"\x00" * 160, 160), SendMark("0.1.160"), ClearPlayout()):
-        await leg.send(command)
+        leg.send(command)
+    with anyio.fail_after(20):
+        while len(socket.sent) < 3:
+            await asyncio.sleep(0)
+    pumping.cancel()
     assert [json.loads(message["text"])["event"] for message in socket.sent] == ["media", "mark", "clear"]
     assert {json.loads(message["text"])["streamSid"] for message in socket.sent} == {"MZ18ad3ab5a668481ce02b83e7395059f0"}
 
@@ -108,18 +114,23 @@ async def test_orders_carry_the_streams_own_sid():
 async def test_nothing_is_sent_after_the_end():
     leg, socket = await met()
     await leg.close()
-    await leg.send(ClearPlayout())
+    leg.send(ClearPlayout())
     await leg.close()
     assert [message["type"] for message in socket.sent] == ["websocket.close"]
 
 
 async def test_a_socket_that_is_gone_while_we_write_does_not_raise():
-    leg, _socket = await met()
+    leg, _ = await met(patient=True)
+    tried = asyncio.Event()
 
     async def gone(_message):
+        tried.set()
         raise RuntimeError("socket closed")
 
     leg._send = gone
-    await leg.send(ClearPlayout())
+    pumping = asyncio.create_task(leg.pump(lambda event: None, lambda mulaw: None))
+    leg.send(ClearPlayout())
+    with anyio.fail_after(20):
+        await tried.wait()
     await leg.close()
-    assert leg.sending_since is None
+    pumping.cancel()
