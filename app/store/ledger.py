@@ -61,8 +61,8 @@ class Ledger:
             call = (await connection.execute(fence)).one_or_none()
             if call is None or call.epoch != context.epoch or call.state is RowState.FINAL:
                 raise Fenced(context.call_id, context.epoch)
-            done = insert.on_conflict_do_nothing(index_elements=["call_id", "tool_call"]).returning(tool_invocations.c.id)
-            if (await connection.execute(done)).scalar_one_or_none() is not None:
+            once = insert.on_conflict_do_nothing(index_elements=["call_id", "tool_call"]).returning(tool_invocations.c.id)
+            if (await connection.execute(once)).first() is not None:
                 return Standing(new=True, status=ToolStatus.INTENDED)
             found = sa.select(tool_invocations).where(_this(context, tool_call))
             known = (await connection.execute(found)).mappings().one()
@@ -97,11 +97,11 @@ class Ledger:
             "attempts": 0,
         }
         insert = self._database.insert(tool_invocations).values(row | outcome)
-        insert = insert.on_conflict_do_nothing(index_elements=["call_id", "tool_call"])
+        once = insert.on_conflict_do_nothing(index_elements=["call_id", "tool_call"]).returning(tool_invocations.c.id)
         async with self._database.write("write down a refusal") as connection:
             if (await connection.execute(sa.select(calls.c.call_id).where(calls.c.call_id == context.call_id))).first() is None:
                 raise Fenced(context.call_id, context.epoch)
-            return (await connection.execute(insert)).rowcount == 1
+            return (await connection.execute(once)).first() is not None
 
     async def standing(self, call_id: str, tool_call: str) -> Standing | None:
         """How it stands now; None: it was never written down."""
