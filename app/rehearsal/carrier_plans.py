@@ -67,7 +67,7 @@ class CallPlan:
     callback_duplicates: float = 0.25
     callback_drops: float = 0.0
     dials: Mapping[str, DialPlan] = field(default_factory=dict)
-    """By number; a number that is not in it is not answered."""
+    """By number, or `any`; a number that is not in it is not answered."""
     time_limit_ms: int = 600_000
     """The carrier's own end of the call, status completed."""
 

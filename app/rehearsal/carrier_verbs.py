@@ -93,7 +93,7 @@ async def fetch_sound(call: Call, url: str) -> bytes:
 
 async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:
     """Ring another number; the fields that `action` is given. What happens there is the call's plan."""
-    plan = call.plan.dials.get(verb.number, DialPlan())
+    plan = call.plan.dials.get(verb.number) or call.plan.dials.get("any", DialPlan())
     child = fresh_sid("CA", call.dice)
     if not (verb.number.startswith("+") and verb.number[1:].isdigit()):
         call.alert(twiml.Alert(13224, "the number to dial is no E.164 number"))

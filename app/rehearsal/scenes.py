@@ -13,7 +13,7 @@
     [knows]                         # what `{name}` and the like stand for in the answers
     name = "anna miller"
 
-    [dials."+15550002222"]          # what happens when the service dials that number; others are not answered
+    [dials.any]                     # what happens when the service dials; a number instead of `any` is for that one
     outcome = "answered"            # answered, busy, no-answer, failed
     ring_ms = 1_200
     talk_ms = 3_000
@@ -51,9 +51,6 @@ from app.errors import OurFault
 
 SHIPPED = Path(__file__).with_suffix("")
 """Where the scenes are that come with us."""
-
-TRANSFER_TO = "office=+15550002222"
-"""The directory that the shipped scenes count on; whoever starts the service for them sets it."""
 
 FILE = ("title", "about", "caller", "knows", "dials", "step", "answers", "answer", "expect", "time_limit_ms")
 PLACES = re.compile(r"\{(\w+)\}")
@@ -370,7 +367,7 @@ EXPECTATIONS: dict[str, str] = {
     "not_heard": "regular expressions that must not be found there",
     "caller_said": "regular expressions that must be found in what the caller was understood to say, in order",
     "unheard": "true: something the agent generated was not heard; false: nothing was left unheard",
-    "dialed": "numbers that the service dialed, in order",
+    "dialed": "numbers that the service dialed, in order; /.../ is a regular expression",
     "streams": "number of media streams",
     "hung_up_by": "caller, account, hang-up verb, end of document, time limit",
     "heard_tolerance_ms": "how far the row's sum of heard_ms may be from what the line played",

@@ -66,7 +66,7 @@ def failures(expect: dict[str, Any], row: dict[str, Any] | None = ROW, **facts: 
         ({"not_heard": ["goodbye"]}, {"not_heard": ["linden"]}, "the caller heard 'linden'"),
         ({"caller_said": ["book"]}, {"caller_said": ["buy"]}, "not understood to say 'buy'"),
         ({"unheard": True}, {"unheard": False}, "something was left unheard: 'How can I'"),
-        ({"dialed": ["+15550001111"]}, {"dialed": []}, "the numbers dialed were +15550001111, expected none"),
+        ({"dialed": ["/^.1555/"]}, {"dialed": []}, "the numbers dialed were +15550001111, expected none"),
         ({"hung_up_by": "account"}, {"hung_up_by": "caller"}, "the call was ended by 'account'"),
         ({"heard_tolerance_ms": 20}, {"heard_tolerance_ms": 19}, "the line played 2520 ms"),
         ({"failed_tools": 0}, {}, ""),
