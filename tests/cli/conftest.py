@@ -1,0 +1,126 @@
+"""For tests of the command line: a clean environment in an empty folder, commands here or in a process of their own, a small server."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli import main
+from app.settings import Settings
+
+ACCOUNT = "AC" + "1" * 32
+LIVE = {
+    "PUBLIC_URL": "http://127.0.0.1:1",
+    "TWILIO_ACCOUNT_SID": ACCOUNT,
+    "TWILIO_AUTH_TOKEN": "a-token",
+    "OPENAI_API_KEY": "a-key",
+}
+COMMAND = [sys.executable, "-P", "-m", "app.cli"]
+
+type Run = Callable[..., Result]
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An empty folder to stand in, and none of our settings in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def run(clean: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process: `run("show", "--latest", DATABASE_URL=...)`."""
+
+    def in_this_process(*arguments: str, **env: str) -> Result:
+        result = CliRunner().invoke(main, arguments, env=env)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+        return result
+
+    return in_this_process
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Our own, without our settings, and with these."""
+    ours = {name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in os.environ.items() if name not in ours} | changes
+
+
+def callrow(*arguments: str, cwd: Path, timeout: float = 100, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+class World:
+    """A server on loopback that answers GET by a table, and remembers who asked with which authorization."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        world = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                world.asked.append((path, self.headers.get("authorization")))
+                status, body = world.answers.get(path, (404, {"code": 20404}))
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def number(address: str, **changes: str) -> Mapping[str, str]:
+    """A telephone number as the carrier's REST interface tells of it, configured as it should be."""
+    return {
+        "sid": "PN1",
+        "phone_number": "+15550100199",
+        "voice_url": f"{address}/twilio/voice",
+        "voice_method": "POST",
+        "voice_fallback_url": f"{address}/twilio/fallback",
+        "voice_fallback_method": "POST",
+        "status_callback": f"{address}/twilio/status",
+        "status_callback_method": "POST",
+        "voice_application_sid": "",
+        "trunk_sid": "",
+        **changes,
+    }
+
+
+def wait[T](coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, from a test that has no loop."""
+    return asyncio.run(coroutine)

@@ -1,0 +1,181 @@
+"""The doctor: each check against a peer that is well and against peers that are not."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from app.cli.addresses import Addresses
+from app.cli.doctor import Finding, Verdict, check_dates, check_number, examine, rings_here
+from app.settings import Settings
+from app.twilio.carrier import NumberConfiguration
+from tests.cli.conftest import ACCOUNT, LIVE, Run, World, number, wait
+
+NUMBERS = f"/2010-04-01/Accounts/{ACCOUNT}/IncomingPhoneNumbers.json"
+MODELS = {"data": [{"id": "gpt-realtime-2.1"}, {"id": "gpt-transcribe"}, {"id": "gpt-6-luna"}]}
+
+
+@pytest.fixture
+def well(world: World, sqlite_url: str) -> dict[str, str]:
+    """Settings of a world in which all is well."""
+    world.answers["/health/live"] = (200, {"status": "live"})
+    world.answers["/v1/models"] = (200, MODELS)
+    world.answers[NUMBERS] = (200, {"incoming_phone_numbers": [number(world.url)], "next_page_uri": None})
+    return LIVE | {
+        "PUBLIC_URL": world.url,
+        "OPENAI_BASE_URL": f"{world.url}/v1",
+        "TWILIO_API_URL": world.url,
+        "DATABASE_URL": sqlite_url,
+    }
+
+
+def findings(env: dict[str, str]) -> list[Finding]:
+    return wait(examine(Settings.from_env(env), today=date(2026, 11, 20)))
+
+
+def wrong(env: dict[str, str]) -> list[tuple[str, str, str]]:
+    return [(found.name, found.what, found.remedy) for found in findings(env) if found.verdict is Verdict.WRONG]
+
+
+def test_where_all_is_well_nothing_is_wrong(run: Run, well: dict[str, str], world: World):
+    result = run("doctor", **well)
+    assert result.exit_code == 0, result.output
+    assert all(line.startswith("ok ") for line in result.stdout.splitlines())
+    for name in ("settings", "database", "migrations", "agents", "transfer", "model dates", "model", "carrier", "public address"):
+        assert f"ok            {name}: " in result.stdout
+    assert ("/v1/models", "Bearer a-key") in world.asked
+    assert "a-key" not in result.output
+    assert "a-token" not in result.output
+
+
+def test_missing_settings_are_wrong_and_what_needs_them_cannot_be_checked(run: Run, sqlite_url: str):
+    result = run("doctor", DATABASE_URL=sqlite_url, OPENAI_API_KEY="k", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    assert result.exit_code == 2
+    assert "wrong         setting PUBLIC_URL: is not set" in result.stdout
+    assert "-> TWILIO_AUTH_TOKEN=" in result.stdout
+    assert "cannot check  carrier: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN and PUBLIC_URL must be set right first" in result.stdout
+    assert "ok            database: " in result.stdout
+    assert "wrong         model: http://127.0.0.1:9/v1/models: no answer (ConnectError)" in result.stdout
+
+
+def test_a_database_that_was_never_migrated(well: dict[str, str], tmp_path: Any):
+    ((name, what, remedy),) = wrong(well | {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db"})
+    assert (name, remedy) == ("database", "run: callrow migrate")
+    assert "no tables yet" in what
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_database_that_is_away(well: dict[str, str]):
+    ((name, what, _),) = wrong(well | {"DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:9/none?connect_timeout=2"})
+    assert (name, what) == ("database", "PostgreSQL, 127.0.0.1:9/none cannot be reached")
+
+
+def test_an_agent_file_that_is_wrong(well: dict[str, str], tmp_path: Any):
+    (tmp_path / "desk.md").write_text('+++\nname = "desk"\nhands_off_to = ["ghost"]\n+++\nBe kind.\n')
+    ((name, what, _),) = wrong(well | {"AGENTS_DIR": str(tmp_path), "FIRST_AGENT": "desk"})
+    assert name == "agents"
+    assert "desk.md:3: unknown agent ghost" in what
+
+
+def test_a_first_agent_that_there_is_not(well: dict[str, str]):
+    ((name, _, remedy),) = wrong(well | {"FIRST_AGENT": "ghost"})
+    assert (name, remedy) == ("first agent", "FIRST_AGENT=one of front-desk, sales")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, {"error": {}}), "the provider refuses the key (HTTP 401)"),
+        ((404, {}), "answers HTTP 404"),
+        ((200, b"<html>"), "not with a list of models"),
+        ((200, {"data": "none"}), "not with a list of models"),
+        ((200, {"data": [{"id": "gpt-transcribe"}]}), "gpt-realtime-2.1 is not there for this key"),
+    ],
+)
+def test_a_provider_that_is_not_as_it_should_be(well: dict[str, str], world: World, answer: tuple[int, Any], said: str):
+    world.answers["/v1/models"] = answer
+    ((name, what, remedy),) = wrong(well)
+    assert name == "model"
+    assert said in what
+    assert remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, {"code": 20003}), "refuses the account (HTTP 401)"),
+        ((200, b"<html>"), "unreadable REST message"),
+        ((200, {"incoming_phone_numbers": []}), "no number of the account calls"),
+    ],
+)
+def test_a_carrier_that_is_not_as_it_should_be(well: dict[str, str], world: World, answer: tuple[int, Any], said: str):
+    world.answers[NUMBERS] = answer
+    ((name, what, remedy),) = wrong(well)
+    assert name == "carrier"
+    assert said in what
+    assert remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"voice_url": "HOST/voice"}, "a call comes in: another address is set"),
+        ({"voice_method": "GET"}, "a call comes in: the method is GET"),
+        ({"voice_fallback_url": ""}, "primary handler fails: nothing is set"),
+        ({"status_callback": "https://elsewhere.example.com/status"}, "call status changes: another address is set"),
+        ({"voice_application_sid": "AP1"}, "a TwiML App is set, so its own addresses are not used"),
+        ({"trunk_sid": "TK1"}, "it belongs to a SIP trunk, so its addresses are not used"),
+    ],
+)
+def test_a_number_that_is_configured_otherwise(well: dict[str, str], world: World, change: dict[str, str], said: str):
+    changed = {name: value.replace("HOST", world.url) for name, value in change.items()}
+    world.answers[NUMBERS] = (200, {"incoming_phone_numbers": [number(world.url, **changed)]})
+    ((name, what, _),) = wrong(well)
+    assert (name, what) == ("number +15550100199", said)
+
+
+def test_a_number_of_somebody_elses_service_is_left_alone(well: dict[str, str], world: World):
+    other = number("https://other.example.com", phone_number="+15550100188")
+    world.answers[NUMBERS] = (200, {"incoming_phone_numbers": [other, number(world.url)]})
+    assert wrong(well) == []
+    addresses = Addresses.of(Settings.from_env(well))
+    assert not rings_here(NumberConfiguration(sid="PN2", number="", voice_url="https://other.example.com/voice"), addresses)
+
+
+def test_every_fault_of_a_number_is_named():
+    wanted = Addresses("https://a.example/twilio/voice", "https://a.example/twilio/fallback", "https://a.example/twilio/status")
+    bare = NumberConfiguration(sid="PN1", number="+15550100199", voice_url="https://a.example/old", voice_method="GET")
+    assert len(check_number(bare, wanted)) == 3
+
+
+@pytest.mark.parametrize(("answer", "said"), [((404, b"no"), "answers HTTP 404"), ((200, {"status": "other"}), "answers HTTP 200")])
+def test_a_public_address_that_leads_elsewhere(well: dict[str, str], world: World, answer: tuple[int, Any], said: str):
+    world.answers["/health/live"] = answer
+    ((name, what, _),) = wrong(well)
+    assert name == "public address"
+    assert said in what
+
+
+def test_a_loopback_address_is_of_no_use_to_the_real_carrier(well: dict[str, str]):
+    found = wrong(well | {"TWILIO_API_URL": "https://twilio.invalid"})
+    assert [name for name, _, _ in found] == ["carrier", "public address"]
+    assert "means this machine alone" in found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "today", "verdict"),
+    [
+        ("gpt-realtime-2.1", date(2026, 11, 20), Verdict.OK),
+        ("gpt-realtime", date(2026, 1, 1), Verdict.OK),
+        ("gpt-realtime", date(2026, 11, 20), Verdict.WRONG),
+        ("gpt-realtime-mini", date(2027, 1, 20), Verdict.WRONG),
+        ("gpt-4o-realtime-preview-2025-06-03", date(2026, 11, 20), Verdict.WRONG),
+    ],
+)
+def test_announced_ends_of_models(well: dict[str, str], model: str, today: date, verdict: Verdict):
+    settings = Settings.from_env(well | {"REALTIME_MODEL": model})
+    (of_model, of_transcription) = check_dates(settings, today)
+    assert of_model.verdict is verdict
+    assert of_transcription.verdict is Verdict.OK
+    if verdict is Verdict.WRONG:
+        assert "REALTIME_MODEL=gpt-realtime-2.1" in of_model.remedy
