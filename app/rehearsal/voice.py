@@ -12,18 +12,17 @@ POSIX only: the standard library unloads a shared library nowhere else.
 
 import _ctypes
 import ctypes
-import math
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 import espeakng_loader
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from app.errors import WorldFault
+from app.rehearsal.rates import resample
 
 type Samples = NDArray[np.int16]
 
@@ -157,39 +156,6 @@ def _synthesised(text: str, timbre: _Timbre, words_per_minute: int) -> tuple[Sam
             return *espeak.speak(text, timbre, words_per_minute), espeak.rate
         finally:
             espeak.unload()
-
-
-@cache
-def _kernels(up: int, down: int, taps: int, cutoff: float) -> NDArray[np.float32]:
-    """For each of `up` phases the `taps` weights of a Kaiser-windowed sinc; `cutoff` is in cycles per input sample."""
-    offset = np.arange(taps)[None, :] - (taps - 1) / 2 - (np.arange(up) * down % up)[:, None] / up
-    weights = 2 * cutoff * np.sinc(2 * cutoff * offset)
-    inside = np.clip(1 - (2 * offset / taps) ** 2, 0, None)
-    weights *= np.i0(7.0 * np.sqrt(inside)) / np.i0(7.0)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def resample(samples: NDArray[Any], source: int, target: int) -> NDArray[np.float32]:
-    """A whole stretch of sound at another rate, band-limited (a polyphase FIR, stop band about 70 dB down).
-
-    Not for streams: the ends are padded with silence.
-    """
-    if source == target:
-        return samples.astype(np.float32)
-    common = math.gcd(source, target)
-    up, down = target // common, source // common
-    lower = min(source, target)
-    half = math.ceil(24 * source / lower)
-    kernels = _kernels(up, down, 2 * half + 1, 0.465 * lower / source)
-    count = math.ceil(len(samples) * up / down)
-    padded = np.concatenate([np.zeros(half, np.float32), samples.astype(np.float32), np.zeros(half + down, np.float32)])
-    windows = sliding_window_view(padded, 2 * half + 1)
-    sound = np.zeros(count, np.float32)
-    for phase in range(min(up, count)):
-        here = windows[phase * down // up :: down] @ kernels[phase]
-        room = len(sound[phase::up])
-        sound[phase::up] = here[:room]
-    return sound
 
 
 def _levelled(samples: Samples) -> NDArray[np.float32]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from app.rehearsal import ulaw
-from app.rehearsal.voice import VOICES, _spoken, resample, say, say_with_words
+from app.rehearsal.rates import Resampler, resample
+from app.rehearsal.voice import VOICES, _spoken, say, say_with_words
 
 SENTENCE = "I would like to book an appointment for Tuesday."
 
@@ -112,3 +113,17 @@ def test_the_resampler_keeps_what_the_lower_rate_can_carry_and_nothing_else(tone
     wave = 10_000 * np.sin(2 * np.pi * tone * np.arange(22_050) / 22_050)
     level = 20 * np.log10(loudness(resample(wave, 22_050, rate)[400:-400]) / loudness(wave) + 1e-12)
     assert abs(level) < 0.1 if kept else level < -60
+
+
+@pytest.mark.parametrize(("source", "target"), [(24_000, 8_000), (8_000, 16_000), (8_000, 24_000), (22_050, 8_000)])
+def test_a_stream_in_pieces_of_any_size_is_the_same_sound_as_the_whole(source, target):
+    dice = np.random.default_rng(1)
+    whole = dice.normal(0, 5_000, source // 2)
+    stream, pieces, at = Resampler(source, target), [], 0
+    while at < len(whole):
+        size = int(dice.integers(1, 700))
+        pieces.append(stream.feed(whole[at : at + size]))
+        at += size
+    streamed = np.concatenate(pieces)
+    assert len(streamed) >= target // 2 - 25 * target // min(source, target)
+    np.testing.assert_allclose(streamed, resample(whole, source, target)[: len(streamed)], atol=0.5)
