@@ -12,6 +12,11 @@ from app.web.guard import BodyGuard, Policy, SafeHeaders, Unguarded
 from tests.web.house import PUBLIC, STANDARD, House, sign
 
 
+@pytest.fixture
+async def house(sqlite_house):
+    return sqlite_house
+
+
 class Open:
     policy = Policy.PUBLIC
 

@@ -2,8 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from app.web import guard, health
 from tests.web.house import House
+
+
+@pytest.fixture
+async def house(sqlite_house):
+    return sqlite_house
 
 
 async def ask(house, path):
