@@ -39,6 +39,7 @@ from app.web.guard import build
 log = logs.logger("main")
 
 HEARTBEAT_S = 5.0
+COLLECT_AFTER = (50_000, 20, 20)
 DRAIN_LOOK_S = 0.2
 
 
@@ -71,9 +72,7 @@ def application(settings: Settings) -> Starlette:
         intents=settings.intents,
     )
     tokens = StreamTokens(*settings.auth_tokens)
-    board = Switchboard(
-        settings, agents=agents, calls=calls, writer=writer, toolbox=toolbox, tokens=tokens, worker=worker
-    )
+    board = Switchboard(settings, agents=agents, calls=calls, writer=writer, toolbox=toolbox, tokens=tokens, worker=worker)
     desk = Desk(
         settings=settings,
         calls=calls,
@@ -96,10 +95,17 @@ def application(settings: Settings) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as house:
             workers = Workers(database)
-            tasks = [house.create_task(writer.run()), house.create_task(board.watch()), house.create_task(_beat(workers, worker, board))]
+            tasks = [
+                house.create_task(writer.run()),
+                house.create_task(board.watch()),
+                house.create_task(_beat(workers, worker, board)),
+            ]
             with _draining(board, settings.drain_seconds):
+                # What is loaded now stays, and the collector need not walk it again: 12 to 14 % of the CPU when measured. What a
+                # call makes has no cycles to speak of, so it may look for them less often.
                 gc.collect()
-                gc.freeze()  # what is loaded now stays; the collector need not walk it again (measured-costs: 12 to 14 % of the CPU)
+                gc.freeze()
+                gc.set_threshold(*COLLECT_AFTER)
                 log.info("open", worker=worker, agents=sorted(agents))
                 yield
             await writer.close()

@@ -18,7 +18,7 @@ from typing import Any
 
 from app.call.commands import Command, PlayAudio, SendMark
 from app.call.disposition import Memory
-from app.call.events import EVENTS, Event, MarkReturned
+from app.call.events import EVENTS, AgentAudio, AgentWords, Event, MarkReturned
 from app.call.machine import Call
 from app.call.talk import House
 
@@ -48,6 +48,8 @@ class Difference:
 
 
 _OPEN = {cls: tuple(f.name for f in dataclasses.fields(cls) if f.compare and not f.metadata.get("private")) for cls in EVENTS}
+_FLAT = (AgentAudio, AgentWords)
+"""The most frequent events, whose fields are plain as they are."""
 _PRIVATE = {cls: tuple(f.name for f in dataclasses.fields(cls) if f.metadata.get("private")) for cls in EVENTS}
 _BY_NAME = {cls.__name__: cls for cls in EVENTS}
 
@@ -83,7 +85,9 @@ class Recorder:
 
     def _line(self, event: Event, commands: list[Command], at: int) -> None:
         cls = type(event)
-        data = {name: plain(getattr(event, name)) for name in _OPEN[cls]}
+        data = {name: getattr(event, name) for name in _OPEN[cls]}
+        if cls not in _FLAT:
+            data = {name: plain(value) for name, value in data.items()}
         private = {name: getattr(event, name) for name in _PRIVATE[cls]} or None
         self._keep(Line(self._next(), at, cls.__name__, data, private, digest(commands)))
 
@@ -96,15 +100,15 @@ def digest(commands: list[Command]) -> str:
     """A short fingerprint of what was ordered: eight hexadecimal digits, or nothing for no order."""
     if not commands:
         return ""
-    return f"{zlib.crc32(repr([_fingerprint(command) for command in commands]).encode()):08x}"
+    return f"{zlib.crc32('|'.join([_fingerprint(command) for command in commands]).encode()):08x}"
 
 
-def _fingerprint(command: Command) -> Any:
+def _fingerprint(command: Command) -> str:
     if type(command) is SendMark:
         return command.mark
     if type(command) is PlayAudio:
-        return command.size
-    return plain(command, compared_only=True), type(command).__name__
+        return str(command.size)
+    return f"{type(command).__name__}{plain(command, compared_only=True)}"
 
 
 def replay(lines: Iterable[Line]) -> Iterator[Difference]:
