@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import micro, report
-from tests.bench.targets import ROOT, TARGETS, Callrow, Target, TargetFailed, core_busy_seconds, machine, spent
+from tests.bench.targets import ROOT, TARGETS, Callrow, Target, TargetFailed, core_busy_seconds, machine, spent, start
 
 PATHS = ("passthrough", "transcode")
 P99_LIMIT_MS = 20.0
@@ -81,9 +81,8 @@ def measure(kind: type[Target], path: str, calls: int, seconds: float, folder: P
                 "service": target.url, "model_port": target.model_port, "account": target.account, "token": target.token,
                 "calls": calls, "seconds": seconds, "every": ramp_every(calls), "core": peers_core,
             }  # fmt: skip
-            peers = subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.peers", json.dumps(plan)], cwd=ROOT, stdout=subprocess.PIPE
-            )
+            command = [sys.executable, "-m", "tests.bench.peers", json.dumps(plan)]
+            peers = start(command, peers_core, cwd=ROOT, stdout=subprocess.PIPE)
             try:
                 result = _follow(peers, target, idle, calls, seconds, label)
             finally:
