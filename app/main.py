@@ -130,8 +130,9 @@ async def _beat(workers: Workers, worker: str, board: Switchboard) -> None:
 
 @contextlib.contextmanager
 def _draining(board: Switchboard, seconds: int) -> Any:
-    """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended or its time
-    is up. uvicorn alone would cut every live socket at once with 1012 (dependencies.md, section 5). A second signal stops at once."""
+    """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended or its
+    time is up. uvicorn alone would cut every live socket at once with 1012 (dependencies.md, section 5). A second signal stops
+    at once."""
     loop = asyncio.get_running_loop()
     before: dict[int, Any] = {}
     tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +141,7 @@ def _draining(board: Switchboard, seconds: int) -> Any:
         board.drain()
         log.info("draining", live=board.live, seconds=seconds)
         end = time.monotonic() + seconds
-        while board.live and time.monotonic() < end:
+        while board.live and time.monotonic() < end:  # noqa: ASYNC110 (a shutdown looks; nobody signals the last call)
             await asyncio.sleep(DRAIN_LOOK_S)
         log.info("drained", live=board.live)
         before[number](number, None)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.speedups import apply_mask
 
@@ -86,6 +87,10 @@ class MediaSocket(WebSocketsSansIOProtocol):
         if hasattr(self, "scope"):  # the handshake was sound, and the application is about to be asked
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self
+
+    def handle_close(self, event: Frame) -> None:
+        self._on_text = None
+        super().handle_close(event)
 
     def data_received(self, data: bytes) -> None:
         if not self._upgraded:  # uvicorn's HTTP side hands the request's head over, whole and alone
