@@ -120,6 +120,7 @@ class Calls:
         A status never goes back in rank; of two equal in rank the later in sequence stands. An unknown status changes nothing.
         Taken in after the row is finished as well: it says what the carrier saw and nothing else of the row.
         """
+        sequence, duration_s = _countable(sequence), _countable(duration_s)
         async with self._database.write("take in a carrier's status") as connection:
             locked = sa.select(calls.c.carrier_sequence, calls.c.carrier_duration_s, *STATE).where(calls.c.carrier_call_sid == sid)
             row = (await connection.execute(locked.with_for_update())).mappings().one_or_none()
@@ -247,3 +248,8 @@ class Calls:
             "latency_p50_ms": finishing.nearest_rank(latencies, 50),
             "latency_p95_ms": finishing.nearest_rank(latencies, 95),
         }
+
+
+def _countable(number: int | None) -> int | None:
+    """A number of the carrier's, if a column can hold it."""
+    return number if number is not None and 0 <= number < 2**31 else None

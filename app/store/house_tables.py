@@ -5,14 +5,14 @@ The business's tables point at calls by their id and not by a foreign key: an ap
 
 import sqlalchemy as sa
 
-from app.store.private import Private
+from app.store.private import PlainText, Private
 from app.store.tables import Moment, json_column, metadata, not_negative
 
 workers = sa.Table(
     "workers",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("address", sa.Text),
+    sa.Column("id", PlainText, primary_key=True),
+    sa.Column("address", PlainText),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("heartbeat_at", Moment, nullable=False),
     sa.Column("live_calls", sa.Integer, nullable=False),
@@ -24,9 +24,9 @@ audit_log = sa.Table(
     metadata,
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("at", Moment, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("subject", sa.Text),
+    sa.Column("actor", PlainText, nullable=False),
+    sa.Column("action", PlainText, nullable=False),
+    sa.Column("subject", PlainText),
     json_column("details"),
     sa.Column("prev_hash", sa.String(64), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
@@ -50,7 +50,7 @@ business_appointments = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("opening", Moment, nullable=False, unique=True),
     sa.Column("call_id", sa.String(26), nullable=False),
-    sa.Column("tool_call", sa.Text, nullable=False),
+    sa.Column("tool_call", PlainText, nullable=False),
     sa.Column("name", Private("business_appointments.name")),
     sa.Column("number", Private("business_appointments.number")),
     sa.Column("created_at", Moment, nullable=False),
@@ -62,7 +62,7 @@ business_messages = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("call_id", sa.String(26), nullable=False),
-    sa.Column("tool_call", sa.Text, nullable=False),
+    sa.Column("tool_call", PlainText, nullable=False),
     sa.Column("number", Private("business_messages.number")),
     sa.Column("text", Private("business_messages.text"), nullable=False),
     sa.Column("created_at", Moment, nullable=False),

@@ -115,6 +115,16 @@ def use_seal(dialect: Dialect, seal: Seal) -> None:
     _SEALS[dialect] = seal
 
 
+class PlainText(sa.types.TypeDecorator[str]):
+    """A text column for what is not private, but may come from a model or a carrier all the same."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _storable(value)
+
+
 class Private(sa.types.TypeDecorator[str]):
     """A text column for what is private. `place` is `table.column`."""
 
@@ -165,6 +175,6 @@ def _cleaned(value: Any) -> Any:
         return _storable(value)
     if isinstance(value, dict):
         return {_cleaned(name): _cleaned(part) for name, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_cleaned(part) for part in value]
     return value

@@ -1,7 +1,8 @@
 """The tables of a call: shapes, and nothing that thinks. One row in `calls` for every phone call, the rest beside it.
 
 Rule 1: a closed list is a CHECK, by its values and not its names; a count is never negative; a final row says how it ended.
-Rule 2: text that a person, a model or a carrier gives has no length limit: a long word must not cost the row.
+Rule 2: text that a person, a model or a carrier gives has no length limit, and what no database keeps is taken out of it
+(`PlainText`, `Private`): a long or a strange word must not cost the row.
 Rule 3: `*_at` columns are moments in UTC; `*_at_ms` columns are milliseconds since the call's birth (`calls.started_at`).
 Rule 4: what is private is `Private` or `PrivateJSON`; a number has a blind index beside it.
 The tables of the house and of the example business are in `house_tables.py`, in the same metadata.
@@ -16,7 +17,7 @@ from sqlalchemy.engine import Dialect
 from app.call.agent import ToolKind
 from app.call.disposition import EndReason, Intent, Outcome
 from app.settings import AudioPathName
-from app.store.private import Private, PrivateJSON
+from app.store.private import PlainText, Private, PrivateJSON
 
 metadata = sa.MetaData(
     naming_convention={
@@ -125,8 +126,8 @@ calls = sa.Table(
     "calls",
     metadata,
     sa.Column("call_id", sa.String(26), primary_key=True),
-    sa.Column("carrier_call_sid", sa.Text, unique=True),
-    sa.Column("account_sid", sa.Text),
+    sa.Column("carrier_call_sid", PlainText, unique=True),
+    sa.Column("account_sid", PlainText),
     sa.Column("channel", one_of(Channel, "channel"), nullable=False),
     sa.Column("direction", one_of(Direction, "direction"), nullable=False),
     sa.Column("from_number", Private("calls.from_number")),
@@ -134,21 +135,21 @@ calls = sa.Table(
     sa.Column("to_number", Private("calls.to_number")),
     sa.Column("to_index", sa.String(32)),
     sa.Column("forwarded_from", Private("calls.forwarded_from")),
-    sa.Column("caller_attestation", sa.Text),
+    sa.Column("caller_attestation", PlainText),
     # who answers, and on which stream
-    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("agent", PlainText, nullable=False),
     json_column("agent_path", nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("claimed_epoch", sa.Integer, nullable=False),
     sa.Column("next_step", one_of(Intent, "next_step"), nullable=False),
-    sa.Column("transfer_to", sa.Text),
+    sa.Column("transfer_to", PlainText),
     sa.Column("resume_attempts", sa.Integer, nullable=False),
     sa.Column("state", one_of(RowState, "state"), nullable=False),
-    sa.Column("carrier_status", sa.Text),
+    sa.Column("carrier_status", PlainText),
     sa.Column("carrier_sequence", sa.Integer),
     sa.Column("carrier_duration_s", sa.Integer),
-    sa.Column("stream_sid", sa.Text),
-    sa.Column("worker", sa.Text),
+    sa.Column("stream_sid", PlainText),
+    sa.Column("worker", PlainText),
     # times
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("answered_at", Moment),
@@ -159,16 +160,16 @@ calls = sa.Table(
     # how it ended, and what came of it
     sa.Column("outcome", one_of(Outcome, "outcome")),
     sa.Column("end_reason", one_of(EndReason, "end_reason")),
-    sa.Column("disposition", sa.Text),
+    sa.Column("disposition", PlainText),
     sa.Column("slots", PrivateJSON("calls.slots")),
     sa.Column("memory", PrivateJSON("calls.memory")),
     sa.Column("summary", Private("calls.summary")),
     sa.Column("sentiment", one_of(Sentiment, "sentiment")),
-    sa.Column("intent", sa.Text),
+    sa.Column("intent", PlainText),
     sa.Column("lead_score", sa.Integer),
-    sa.Column("urgency", sa.Text),
+    sa.Column("urgency", PlainText),
     sa.Column("escalated", sa.Boolean(create_constraint=True, name="escalated"), nullable=False),
-    sa.Column("escalation_reason", sa.Text),
+    sa.Column("escalation_reason", PlainText),
     sa.Column("next_action", Private("calls.next_action")),
     # what it took
     sa.Column("turns", sa.Integer, nullable=False),
@@ -180,8 +181,8 @@ calls = sa.Table(
     sa.Column("tokens_out", sa.BigInteger),
     sa.Column("cost_usd", sa.Numeric(12, 6, asdecimal=False)),
     sa.Column("prices_date", sa.Date),
-    sa.Column("model", sa.Text),
-    sa.Column("prompt_version", sa.Text),
+    sa.Column("model", PlainText),
+    sa.Column("prompt_version", PlainText),
     sa.Column("audio_path", one_of(AudioPathName, "audio_path")),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
@@ -209,10 +210,10 @@ utterances = sa.Table(
     metadata,
     of_call(primary_key=True),
     sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", PlainText, primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("speaker", one_of(Speaker, "speaker"), nullable=False),
-    sa.Column("agent", sa.Text),
+    sa.Column("agent", PlainText),
     sa.Column("started_at_ms", sa.BigInteger, nullable=False),
     sa.Column("ended_at_ms", sa.BigInteger, nullable=False),
     sa.Column("heard", Private("utterances.heard")),
@@ -230,8 +231,8 @@ turns = sa.Table(
     of_call(primary_key=True),
     sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("agent", sa.Text, nullable=False),
-    sa.Column("utterance", sa.Text),
+    sa.Column("agent", PlainText, nullable=False),
+    sa.Column("utterance", PlainText),
     sa.Column("speech_ended_at_ms", sa.BigInteger),
     sa.Column("committed_at_ms", sa.BigInteger),
     sa.Column("requested_at_ms", sa.BigInteger, nullable=False),
@@ -251,10 +252,10 @@ call_events = sa.Table(
     sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("at_ms", sa.BigInteger, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", PlainText, nullable=False),
     json_column("data"),
     sa.Column("private", PrivateJSON("call_events.private")),
-    sa.Column("commands", sa.Text),
+    sa.Column("commands", PlainText),
     *not_negative("seq", "at_ms"),
 )
 
@@ -264,15 +265,15 @@ tool_invocations = sa.Table(
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     of_call(primary_key=False),
     sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("tool_call", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("agent", sa.Text, nullable=False),
+    sa.Column("tool_call", PlainText, nullable=False),
+    sa.Column("name", PlainText, nullable=False),
+    sa.Column("agent", PlainText, nullable=False),
     sa.Column("kind", one_of(ToolKind, "kind"), nullable=False),
     sa.Column("effect", sa.Boolean(create_constraint=True, name="effect"), nullable=False),
     sa.Column("arguments", Private("tool_invocations.arguments")),
     sa.Column("result", Private("tool_invocations.result")),
     sa.Column("status", one_of(ToolStatus, "status"), nullable=False),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", PlainText),
     sa.Column("started_at", Moment, nullable=False),
     sa.Column("finished_at", Moment),
     sa.Column("duration_ms", sa.BigInteger),

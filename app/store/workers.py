@@ -48,6 +48,12 @@ class Workers:
         async with self._database.read("list the workers") as connection:
             return [Worker(**row) for row in (await connection.execute(query)).mappings()]
 
+    async def is_alive(self, worker: str, *, within: timedelta) -> bool:
+        """Whether this worker gave a sign of life so recently."""
+        query = sa.select(workers.c.id).where(workers.c.id == worker, workers.c.heartbeat_at >= self._clock() - within)
+        async with self._database.read("look for a worker") as connection:
+            return (await connection.execute(query)).first() is not None
+
     async def leave(self, worker: str) -> None:
         """This worker ends, in good order."""
         async with self._database.write("leave") as connection:

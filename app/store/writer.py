@@ -33,8 +33,8 @@ log = logs.logger("store")
 __all__ = ["JournalLine", "Writer"]
 
 ROWS_A_STATEMENT = 500
-LINES_A_TRANSACTION = 5_000
-"""After an outage the backlog is written in portions, so that no transaction meets its time limit."""
+LINES_A_TRANSACTION = 1_000
+"""After an outage the backlog is written in portions: each keeps the loop for a few milliseconds, then others have a turn."""
 LONGEST_BACKOFF_S = 5.0
 
 
@@ -120,9 +120,9 @@ class Writer:
             self._something.clear()
             try:
                 await self.flush()
-            except StoreUnavailable as fault:
+            except Exception as fault:  # whatever it is: nothing is lost, and the calls go on
                 if not backoff:
-                    log.warning("the journal waits for the database", waiting=self.waiting, cause=type(fault.__cause__).__name__)
+                    log.warning("the journal waits for the database", waiting=self.waiting, fault=type(fault).__name__)
                 backoff = min(LONGEST_BACKOFF_S, backoff * 2 or max(0.2, self._interval_s))
                 await self._pause(backoff)
             else:

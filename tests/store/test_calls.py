@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.call.commands import KeepTool, KeepTurn, KeepUtterance
-from app.call.disposition import EndReason, Intent, Outcome, Usage
+from app.call.disposition import EndReason, Intent, Outcome, Slot, Usage
 from app.errors import Fenced
 from app.store.calls import Calls
 from app.store.engine import Database
@@ -378,6 +378,23 @@ async def test_a_machine_that_miscounted_its_end_does_not_keep_the_row_open(call
     state, _ = await calls.born(new_call())
     assert await calls.finish(state.call_id, filed(ended_at=-20), epoch=1, **PRICED)
     assert (await calls.row("CA1"))["duration_ms"] == 0
+
+
+async def test_what_no_database_keeps_does_not_cost_the_row(calls):
+    state, _ = await calls.born(new_call("CA\x001", attestation="a\ud800b"))
+    slots = (Slot(name="urgency", value="hi\x00gh\ud800"), Slot(name="na\x00me", value="\udfff"))
+    strange = memory(slots=slots, disposition="a\x00", intent="\ud800", summary="\x00s", next_action="\ud800", agent="sa\x00les")
+    assert await calls.finish(state.call_id, filed(memory=strange), epoch=1, **PRICED)
+    row = await calls.row("CA1")
+    assert (row["urgency"], row["disposition"], row["intent"], row["agent"]) == ("high?", "a", "?", "sales")
+    assert (row["summary"], row["slots"]["name"]["value"]) == ("s", "?")
+    assert await calls.find("\x00") is await calls.row("\ud800") is None
+
+
+async def test_a_number_that_no_column_holds_does_not_cost_the_carriers_word(calls):
+    await calls.born(new_call())
+    assert (await calls.carrier_status("CA1", "completed", sequence=-1, duration_s=2**40)).carrier_status == "completed"
+    assert (await calls.row("CA1"))["carrier_duration_s"] is None
 
 
 async def test_the_database_itself_refuses_a_final_row_that_does_not_say_how_it_ended(calls, database):

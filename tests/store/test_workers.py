@@ -37,6 +37,9 @@ async def test_who_is_silent_is_not_at_work_and_is_forgotten_in_time(workers, cl
     clock.pass_(seconds=1)
     assert [worker.id for worker in await workers.list()] == ["w1", "w2"]
     assert [worker.id for worker in await workers.list(seen_within=timedelta(seconds=15))] == ["w2"]
+    assert not await workers.is_alive("w1", within=timedelta(seconds=15))
+    assert await workers.is_alive("w2", within=timedelta(seconds=15))
+    assert not await workers.is_alive("w3", within=timedelta(seconds=15))
     assert await workers.forget(timedelta(seconds=15)) == 1
     assert [worker.id for worker in await workers.list()] == ["w2"]
 

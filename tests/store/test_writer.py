@@ -55,7 +55,7 @@ async def running(writer: Writer):
 
 async def until(true) -> None:
     async with asyncio.timeout(60):
-        while not await true():  # noqa: ASYNC110 (a database has no event to wait for)
+        while not await true():
             await asyncio.sleep(0.01)
 
 
@@ -371,6 +371,24 @@ async def test_closing_while_the_database_is_away_says_so(broken):
         with pytest.raises(StoreUnavailable):
             await writer.close()
     assert writer.waiting == 1
+
+
+async def test_the_loop_outlives_any_fault(calls, call_id, writer, monkeypatch):
+    faults = iter([RuntimeError("nobody thought of this")])
+
+    async def flush(call_id: str | None = None) -> None:
+        for fault in faults:
+            raise fault
+        await Writer.flush(writer, call_id)
+
+    monkeypatch.setattr(writer, "flush", flush)
+    with capture_logs() as logged:
+        async with running(writer):
+            writer.put(call_id, 1, line(1))
+            await asyncio.sleep(0.05)
+            writer.put(call_id, 1, line(2))
+            await until(lambda: _count(calls, call_id, 2))
+    assert logged[0]["fault"] == "RuntimeError"
 
 
 # ---- what the database refuses
