@@ -1,34 +1,25 @@
-"""`callrow serve`: the service under uvicorn's own supervisor, also with one worker.
+"""`callrow serve`: the service under uvicorn's own supervisor (app/cli/supervisor.py), also with one worker.
 
-The parent holds the listening socket and does nothing else: it restarts a worker that died, and rolls them on SIGHUP. Callers who
-arrive meanwhile wait in the socket's queue.
-
-Rule 1: SIGTERM, or Ctrl-C, lets live calls end (app/main.py drains); a second one ends them now. So a worker is in a process group
-of its own, where a terminal's Ctrl-C reaches the parent alone, and the parent passes the second one on.
-Rule 2: no worker outlives its parent, however that died: it would hold the port against the next one.
-Rule 3: what uvicorn and the libraries log is a line of ours, with the fault's name and place and never its words, which may be
+Rule 1: what an operator can put right is found before the first worker starts: settings, agents, an empty database, a port in use.
+Rule 2: what uvicorn and the libraries log is a line of ours, with the fault's name and place and never its words, which may be
 private.
 """
 
-import ctypes
 import errno
 import logging
-import multiprocessing
 import os
-import signal
 import socket
 import sys
-import threading
 import traceback
 from typing import Any
 
 import click
 from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from app import logs
 from app.cli import reading
+from app.cli.supervisor import Supervisor
 from app.errors import BadSetting, CallrowError, OurFault, StoreUnavailable
 from app.settings import Settings
 from app.twilio.socket import MediaSocket
@@ -40,7 +31,6 @@ MAX_FRAME = 65_536
 """Bytes of one message on the carrier's socket; the default of 16 MB would be an invitation (dependencies.md, section 5)."""
 WORKER_PATIENCE_S = 30
 """A worker without a sign of life for so long is dead. The default of 5 s would kill live calls on a busy machine."""
-PR_SET_PDEATHSIG = 1
 
 
 class PortTaken(OurFault):
@@ -156,55 +146,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-class Supervisor(Multiprocess):
-    """uvicorn's supervisor, which passes a second signal on, and knows whether it stopped because nothing would start."""
-
-    failed = False
-
-    def handle_term(self) -> None:
-        """SIGTERM."""
-        self._stop()
-
-    def handle_int(self) -> None:
-        """SIGINT."""
-        self._stop()
-
-    def _stop(self) -> None:
-        self.stopping = True
-        self.should_exit.set()
-
-    stopping = False
-
-    def join_all(self) -> None:
-        """Wait for the workers, who wait for their calls; a signal now is the second one, and theirs."""
-        self.failed = not self.stopping
-        for process in self.processes:
-            while process.process.is_alive():
-                process.process.join(0.2)
-                if any(number in (signal.SIGTERM, signal.SIGINT) for number in self.signal_queue):
-                    self._pass_on()
-                self.signal_queue.clear()
-
-    def _pass_on(self) -> None:
-        for process in self.processes:
-            if process.process.is_alive() and process.pid is not None:
-                os.kill(process.pid, signal.SIGTERM)
-
-
 def worker() -> Any:
-    """A worker's beginning: the application, in a process that keeps rules 1 and 2.
+    """The application, made in a worker.
 
     Raises:
         SystemExit: with uvicorn's code for "would fail the same way again", upon which the parent stops instead of trying for ever.
     """
-    os.setpgid(0, 0)
-    parent = multiprocessing.parent_process()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent is not None and os.getppid() != parent.pid:  # it died before we could ask to be told
-        raise SystemExit(STARTUP_FAILURE)
-    threading.excepthook = _quiet_at_the_end
-
     from app.main import create
 
     try:
@@ -218,15 +165,8 @@ def worker() -> Any:
         raise SystemExit(STARTUP_FAILURE) from None
 
 
-def _quiet_at_the_end(fault: threading.ExceptHookArgs) -> None:
-    """The thread that answers the supervisor's pings ends with its pipe: at every stop, and that is no fault."""
-    if issubclass(fault.exc_type, EOFError | OSError) and fault.thread is not None and "always_pong" in fault.thread.name:
-        return
-    log.error("a thread ended", fault=fault.exc_type.__name__, at=_where(fault.exc_value))
-
-
 class OurLines(logging.Handler):
-    """Rule 3: what the libraries log, as our own lines."""
+    """Rule 2: what the libraries log, as our own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""

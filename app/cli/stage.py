@@ -8,7 +8,6 @@ Rule 2: Ctrl-C is for us alone: it must not tear down a child before its turn, w
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import secrets
@@ -25,7 +24,8 @@ import click
 import httpx2
 
 from app.cli import reading
-from app.cli.serve import PR_SET_PDEATHSIG, listen
+from app.cli.serve import listen
+from app.cli.supervisor import die_with_parent
 from app.cli.watching import Watch
 from app.errors import CallrowError, StoreUnavailable
 from app.rehearsal.runner import Peers, Report
@@ -156,7 +156,7 @@ async def _service(changes: Mapping[str, str]) -> AsyncIterator[asyncio.subproce
         stdin=asyncio.subprocess.DEVNULL,
         stdout=sys.stderr,
         env={**os.environ, **changes},
-        preexec_fn=_end_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         yield process
@@ -187,11 +187,6 @@ async def _ready(service: asyncio.subprocess.Process, address: str) -> None:
                     reasons = answer.json().get("reasons", {})
             await asyncio.sleep(0.1)
     raise ServiceLost("ended by itself" if service.returncode is not None else "did not become ready", reasons)
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""For tests of the command line: a clean environment in an empty folder, commands here or in a process of their own, a small server."""
+"""For tests of the command line: a clean environment in an empty folder, commands in this process or another, a small server."""
 
 import asyncio
 import json

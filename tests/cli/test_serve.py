@@ -1,0 +1,192 @@
+"""`callrow serve` as a process: its supervisor, its signals, its port. Bounds on waiting are generous; order is asserted."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from twilio.request_validator import RequestValidator
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.cli.conftest import ACCOUNT, COMMAND, LIVE, Run, environment
+
+SOON_S = 60.0
+
+
+class Service:
+    """A running `callrow serve`, and what it says."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, "serve"],
+                cwd=folder,
+                env=environment(**LIVE | {"PUBLIC_URL": self.url, "PORT": str(self.port)} | env),
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
+        """What was logged: every line, or those of one event."""
+        logged = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in logged if event in (None, line["event"])]
+
+    def workers(self) -> list[int]:
+        """The process ids of all workers that have opened, in order."""
+        return [int(line["worker"].split("-")[-2]) for line in self.lines("open")]
+
+    def opened(self, count: int) -> int:
+        """Wait until so many workers have opened; the last one's process id."""
+        self.until(lambda: len(self.workers()) >= count)
+        return self.workers()[count - 1]
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Wait for something to come true."""
+        end = time.monotonic() + SOON_S
+        while not true():
+            assert time.monotonic() < end, self._log.read_text()
+            time.sleep(0.05)
+
+    def ended(self) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(SOON_S)
+
+    def ready(self) -> int:
+        """The status of /health/ready."""
+        return httpx2.get(f"{self.url}/health/ready", timeout=SOON_S).status_code
+
+
+@pytest.fixture
+def service(tmp_path: Path, sqlite_url: str) -> Iterator[Service]:
+    running = Service(tmp_path, DATABASE_URL=sqlite_url)
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+        running.process.wait()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (one that waits to be collected has)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_worker_that_dies_is_replaced_and_a_hang_up_signal_rolls_it(service: Service):
+    first = service.opened(1)
+    assert service.ready() == 200
+    os.kill(first, signal.SIGKILL)
+    second = service.opened(2)
+    assert service.ready() == 200
+    service.process.send_signal(signal.SIGHUP)
+    third = service.opened(3)
+    assert len({first, second, third, service.process.pid}) == 4
+    assert service.ready() == 200
+    service.process.send_signal(signal.SIGTERM)
+    assert service.ended() == 0
+
+
+def test_the_answer_does_not_say_what_serves_it(service: Service):
+    service.opened(1)
+    assert "server" not in httpx2.get(f"{service.url}/health/live").headers
+    assert {line["event"] for line in service.lines() if line.get("path") == "/health/live"} == set()
+
+
+def test_a_message_that_is_too_long_ends_its_socket(service: Service):
+    service.opened(1)
+    with connect(f"ws://127.0.0.1:{service.port}/twilio/media", compression=None) as media:
+        with pytest.raises(ConnectionClosed) as closed:
+            media.send("x" * 70_000)
+            media.recv(timeout=SOON_S)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+def a_call_comes_in(service: Service) -> None:
+    form = {
+        "CallSid": "CA" + "3" * 32,
+        "AccountSid": ACCOUNT,
+        "From": "+15550100001",
+        "To": "+15550100199",
+        "CallStatus": "ringing",
+    }
+    url = f"{service.url}/twilio/voice"
+    signature = RequestValidator(LIVE["TWILIO_AUTH_TOKEN"]).compute_signature(url, form)
+    answer = httpx2.post(url, data=form, headers={"x-twilio-signature": signature}, timeout=SOON_S)
+    assert answer.status_code == 200
+    assert "<Stream" in answer.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_stops_lets_live_calls_end_and_a_second_signal_does_not(service: Service, number: int):
+    worker = service.opened(1)
+    a_call_comes_in(service)  # its slot is kept for a minute, longer than this test waits
+    service.process.send_signal(number)
+    service.until(lambda: bool(service.lines("draining")))
+    assert service.ready() == 503
+    assert service.process.poll() is None
+    service.process.send_signal(number)
+    assert service.ended() == 0
+    assert gone(worker)
+    assert "Traceback" not in service._log.read_text()
+
+
+def test_a_replaced_worker_keeps_its_calls_and_takes_no_new_ones(service: Service):
+    first = service.opened(1)
+    a_call_comes_in(service)
+    service.process.send_signal(signal.SIGHUP)
+    second = service.opened(2)
+    service.until(lambda: bool(service.lines("draining")))
+    assert [service.ready() for _ in range(20)] == [200] * 20
+    assert not gone(first)
+    service.process.send_signal(signal.SIGTERM)
+    service.until(lambda: gone(second))
+    assert not gone(first)  # it has a call, and was not told twice
+    service.process.send_signal(signal.SIGTERM)
+    assert service.ended() == 0
+    assert gone(first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told by the kernel on Linux only")
+def test_no_worker_outlives_its_parent(service: Service):
+    worker = service.opened(1)
+    service.process.kill()
+    service.until(lambda: gone(worker))
+    with socket.create_server(("127.0.0.1", service.port)):  # the port is free again
+        pass
+
+
+def test_a_port_in_use_is_a_sentence(run: Run, sqlite_url: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port), **LIVE, DATABASE_URL=sqlite_url)
+    assert result.exit_code == 1
+    assert re.search(rf"cannot listen on 127\.0\.0\.1, port {port}: it is in use\n.*PORT=", result.stderr)
+
+
+def test_more_than_one_worker_is_refused_on_sqlite(run: Run, sqlite_url: str):
+    result = run("serve", "--workers", "2", **LIVE, DATABASE_URL=sqlite_url)
+    assert result.exit_code == 2
+    assert "WORKERS: may not be more than 1 on SQLite" in result.stderr
+
+
+def test_a_database_without_tables_is_not_served(run: Run):
+    result = run("serve", **LIVE)
+    assert result.exit_code == 1
+    assert "callrow migrate" in result.stderr
