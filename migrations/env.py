@@ -13,12 +13,14 @@ from alembic.autogenerate.api import AutogenContext
 from app.settings import Settings, environment
 from app.store.engine import migration_engine
 from app.store.house_tables import metadata
-from app.store.private import PlainText, Private, PrivateJSON
+from app.store.private import CallName, PlainText, Private, PrivateJSON
 from app.store.tables import Moment
 
 
 def render_item(kind: str, thing: object, _context: AutogenContext) -> str | bool:
     """A migration imports nothing from `app`: our own types are written as what they lie upon."""
+    if kind == "type" and isinstance(thing, CallName):
+        return "sa.String(length=26)"
     if kind == "type" and isinstance(thing, PlainText | Private | PrivateJSON):
         return "sa.Text()"
     if kind == "type" and isinstance(thing, Moment):

@@ -5,7 +5,7 @@ The business's tables point at calls by their id and not by a foreign key: an ap
 
 import sqlalchemy as sa
 
-from app.store.private import PlainText, Private
+from app.store.private import CallName, PlainText, Private
 from app.store.tables import Moment, json_column, metadata, not_negative
 
 workers = sa.Table(
@@ -49,7 +49,7 @@ business_appointments = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("opening", Moment, nullable=False, unique=True),
-    sa.Column("call_id", sa.String(26), nullable=False),
+    sa.Column("call_id", CallName(), nullable=False),
     sa.Column("tool_call", PlainText, nullable=False),
     sa.Column("name", Private("business_appointments.name")),
     sa.Column("number", Private("business_appointments.number")),
@@ -61,7 +61,7 @@ business_messages = sa.Table(
     "business_messages",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("call_id", sa.String(26), nullable=False),
+    sa.Column("call_id", CallName(), nullable=False),
     sa.Column("tool_call", PlainText, nullable=False),
     sa.Column("number", Private("business_messages.number")),
     sa.Column("text", Private("business_messages.text"), nullable=False),

@@ -125,6 +125,19 @@ class PlainText(sa.types.TypeDecorator[str]):
         return None if value is None else _storable(value)
 
 
+class CallName(sa.types.TypeDecorator[str]):
+    """Our name for a call. Doors ask for whatever they were asked for: a name that cannot be one is not found, and is no error."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(26)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _storable(value)
+
+
 class Private(sa.types.TypeDecorator[str]):
     """A text column for what is private. `place` is `table.column`."""
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Dialect
 from app.call.agent import ToolKind
 from app.call.disposition import EndReason, Intent, Outcome
 from app.settings import AudioPathName
-from app.store.private import PlainText, Private, PrivateJSON
+from app.store.private import CallName, PlainText, Private, PrivateJSON
 
 metadata = sa.MetaData(
     naming_convention={
@@ -118,14 +118,14 @@ def json_column(name: str, *, nullable: bool = True) -> sa.Column[object]:
 def of_call(*, primary_key: bool) -> sa.Column[str]:
     """The call that a row belongs to; it goes when the call's row goes."""
     return sa.Column(
-        "call_id", sa.String(26), sa.ForeignKey("calls.call_id", ondelete="CASCADE"), primary_key=primary_key, nullable=False
+        "call_id", CallName(), sa.ForeignKey("calls.call_id", ondelete="CASCADE"), primary_key=primary_key, nullable=False
     )
 
 
 calls = sa.Table(
     "calls",
     metadata,
-    sa.Column("call_id", sa.String(26), primary_key=True),
+    sa.Column("call_id", CallName(), primary_key=True),
     sa.Column("carrier_call_sid", PlainText, unique=True),
     sa.Column("account_sid", PlainText),
     sa.Column("channel", one_of(Channel, "channel"), nullable=False),
