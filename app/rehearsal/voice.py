@@ -12,6 +12,7 @@ POSIX only: the standard library unloads a shared library nowhere else.
 
 import _ctypes
 import ctypes
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -66,6 +67,9 @@ _LEVEL = 3_000.0
 _PEAK = 30_000.0
 _QUIET = 60
 """A sample below this at either end of a sentence is silence, and trimmed."""
+
+_HUMS = re.compile(r"\bmm?-hmm?\b", re.IGNORECASE)
+"""espeak-ng would spell a hum; what it is given instead sounds like one."""
 
 _RETRIEVE, _UTF8, _AT_CHARACTER = 1, 1, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
@@ -128,7 +132,7 @@ class _Espeak:
 
     def speak(self, text: str, timbre: _Timbre, words_per_minute: int) -> tuple[Samples, list[tuple[int, int]]]:
         """Samples at `rate`, and for each word espeak saw its (first character from 0, first sample)."""
-        library, raw = self._library, text.encode()
+        library, raw = self._library, _HUMS.sub(lambda hum: "um-hum" if len(hum[0]) > 5 else "umhum", text).encode()
         self._order("take the voice", library.espeak_SetVoiceByName(timbre.variant.encode()))
         for parameter, value in ((_RATE, words_per_minute), (_PITCH, timbre.pitch), (_RANGE, timbre.melody)):
             self._order("set a parameter", library.espeak_SetParameter(parameter, value, 0))
