@@ -46,7 +46,6 @@ def _derived(auth_token: str) -> bytes:
 
 
 def _mac(key: bytes, call_id: str, epoch: int, expiry: int) -> str:
-    # The call id is what a stranger may choose in `start`; its length goes first, so no two triples make the same message.
-    called = call_id.encode(errors="surrogatepass")
-    message = b"%d:%b:%d:%d" % (len(called), called, epoch, expiry)
+    # The call id is what a stranger may choose in `start`; the numbers come last, so no two triples make the same message.
+    message = b"%b:%d:%d" % (call_id.encode(errors="surrogatepass"), epoch, expiry)
     return base64.urlsafe_b64encode(hmac.digest(key, message, hashlib.sha256)).rstrip(b"=").decode()

@@ -1,6 +1,7 @@
 """Who may knock, and what is answered when something breaks. Not about the store: on SQLite alone."""
 
 import asyncio
+import sqlite3
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
@@ -145,6 +146,19 @@ async def test_a_database_that_hangs_does_not_keep_the_caller_waiting(house, mon
 
     monkeypatch.setattr(house.calls, "born", hang, raising=False)
     assert (await house.twiml("voice")).said == sentences.OUT_OF_ORDER
+
+
+async def test_a_database_that_was_locked_for_a_while_serves_the_next_caller(house, sqlite_url, monkeypatch):
+    monkeypatch.setattr(webhook, "PATIENCE_S", 0.3)
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for number in range(3):
+        assert (await house.twiml("voice", CallSid=f"CA{number:032d}")).said == sentences.OUT_OF_ORDER
+    other.execute("ROLLBACK")
+    other.close()
+    monkeypatch.undo()
+    assert (await house.twiml("voice")).stream
+    assert (await house.row())["state"] == "live"
 
 
 async def test_what_breaks_is_logged_without_words_of_the_request(house, capsys):
