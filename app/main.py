@@ -108,6 +108,7 @@ def application(settings: Settings) -> Starlette:
                 gc.set_threshold(*COLLECT_AFTER)
                 log.info("open", worker=worker, agents=sorted(agents))
                 yield
+            await toolbox.settled()
             await writer.close()
             for task in tasks:
                 task.cancel()
