@@ -46,7 +46,9 @@ class Switchboard(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """`clock` tells milliseconds since 1970. `worker_alive`, where there are several: does the worker of that id still live?"""
+    """`clock` tells milliseconds since 1970. `lives_elsewhere` says whether that is the id of another worker than this, that lives;
+    None where there is no other.
+    """
 
     settings: Settings
     calls: Calls
@@ -55,4 +57,4 @@ class Desk:
     tokens: StreamTokens = field(repr=False)
     agents: Mapping[str, Agent]
     clock: Callable[[], int]
-    worker_alive: Callable[[str], Awaitable[bool]] | None = None
+    lives_elsewhere: Callable[[str], Awaitable[bool]] | None = None

@@ -110,9 +110,14 @@ class Resume:
         return done
 
     async def _is_carried_elsewhere(self, state: CallState) -> bool:
-        """Another worker, that lives, has the present stream: it hears the end itself and knows more than we do."""
-        alive = self._desk.worker_alive
-        return alive is not None and state.worker is not None and state.claimed_epoch == state.epoch and await alive(state.worker)
+        """Another worker, that lives, has the present stream: it hears the end itself and knows more than we do.
+
+        Not during a transfer: there the bridge has left the call to us.
+        """
+        lives_elsewhere = self._desk.lives_elsewhere
+        if lives_elsewhere is None or state.worker is None or state.claimed_epoch != state.epoch:
+            return False
+        return state.next_step is not Intent.TRANSFER and await lives_elsewhere(state.worker)
 
     async def _step(self, state: CallState, epoch: int, dialled: str | None) -> bytes | None:
         """One try. None: another request was quicker, look again."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import BadSetting
+from app.rehearsal import twiml as carrier
 from app.twilio.twiml import DOCUMENTS, TEMPLATES, Twiml
 
 PUBLIC = "https://calls.example.com"
@@ -78,6 +79,30 @@ def test_the_short_documents_are_what_they_say():
     assert shape(TWIML.reject()) == ("Response", [("Reject", [])])
     assert shape(TWIML.say("Bye.")) == ("Response", [("Say", []), ("Hangup", [])])
     assert shape(TWIML.say_and_resume("One moment.", 3)) == ("Response", [("Say", []), ("Pause", []), ("Redirect", [])])
+
+
+def test_the_pretend_carrier_which_read_the_reference_for_itself_has_nothing_to_complain_of():
+    documents = [
+        TWIML.answer("01J", 2, "tok"),
+        TWIML.dial("+15551230001", 4),
+        TWIML.leave_number("Press keys.", "01J"),
+        TWIML.say("Bye."),
+        TWIML.say_and_resume("One moment.", 3, 1),
+        TWIML.hang_up(),
+        TWIML.nothing(),
+        TWIML.reject(),
+    ]
+    assert len(documents) == len(DOCUMENTS)
+    read = [carrier.parse(document, f"{PUBLIC}/twilio/voice") for document in documents]
+    assert [document.alerts for document in read] == [()] * len(documents)
+    stream, redirect = read[0].verbs
+    assert (stream.url, stream.action, redirect.to) == (STREAM, redirect.to, carrier.Target(f"{PUBLIC}/twilio/resume?epoch=2"))
+    assert stream.parameters == (("call_id", "01J"), ("epoch", "2"), ("token", "tok"))
+    assert stream.status == carrier.Target(f"{PUBLIC}/twilio/stream-status")
+    dial = read[1].verbs[0]
+    assert (dial.number, dial.answer_on_bridge, dial.status_events) == ("+15551230001", True, ("answered",))
+    assert read[2].verbs[0].action_on_empty
+    assert read[4].verbs[-1].to.url == f"{PUBLIC}/twilio/resume?epoch=3&again=1"
 
 
 @given(HOSTILE, HOSTILE, st.integers(0, 10**6))

@@ -110,7 +110,7 @@ class House:
         )
         self.calls = Watched(Calls(database, clock=lambda: datetime.fromtimestamp(self.now / 1_000, UTC)))
         self.board = Board()
-        self.alive = set()
+        self.others = set()
         self.desk = Desk(
             settings=self.settings,
             calls=self.calls,
@@ -119,15 +119,15 @@ class House:
             tokens=StreamTokens(*self.settings.auth_tokens),
             agents={name: Agent(name=name, instructions="Be kind.", version="v1") for name in ("front-desk", "sales")},
             clock=lambda: self.now,
-            worker_alive=self._alive,
+            lives_elsewhere=self._lives_elsewhere,
         )
         self.checks = {}
         self.routes = [*phone.routes(self.desk), *health.routes(self.desk, self.checks)]
         self.app = guard.build(self.routes, https=True)
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://127.0.0.1:5000")
 
-    async def _alive(self, worker):
-        return worker in self.alive
+    async def _lives_elsewhere(self, worker):
+        return worker in self.others
 
     async def knock(self, path, *, token=TOKEN, headers=None, signatures=None, method="POST", content=None, **fields):
         """One request of the carrier: signed over the public address, sent to ours. A field of None is left out."""

@@ -260,17 +260,24 @@ async def test_a_bridge_that_lives_here_finishes_its_own_row(house):
 
 async def test_a_bridge_that_lives_in_another_worker_finishes_its_own_row(house):
     await house.call(worker="w2")
-    house.alive.add("w2")
+    house.others.add("w2")
     await house.knock("status", CallStatus="completed")
     assert (await house.row())["state"] == "live"
-    house.alive.clear()
+    house.others.clear()
     await house.knock("status", CallStatus="completed")
     assert (await house.row())["state"] == "final"
 
 
+async def test_during_a_transfer_no_bridge_is_left_to_finish_the_row(house):
+    await transferring(house)
+    house.others.add("w1")
+    await house.knock("status", CallStatus="completed")
+    assert (await house.row())["end_reason"] == "caller_hung_up"
+
+
 async def test_a_stream_that_has_not_come_is_carried_by_nobody(house):
     await house.call(worker="w2")
-    house.alive.add("w2")
+    house.others.add("w2")
     await house.twiml("resume?epoch=1", **ON)
     await house.knock("status", CallStatus="completed")
     assert (await house.row())["end_reason"] == "caller_hung_up"
