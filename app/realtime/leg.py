@@ -175,8 +175,6 @@ class ModelLeg:
         self._updates.clear()
 
     async def _ask(self, asked: dict[str, Any]) -> SessionUpdated | Complaint:
-        if self._over:
-            raise ModelUnavailable("closed", "by_us")
         if self._failed is not None:
             raise self._failed
         self._proof = asyncio.get_running_loop().create_future()

@@ -90,7 +90,7 @@ async def test_another_agent_takes_over_in_the_same_session():
 
 
 async def test_a_takeover_that_is_refused_or_otherwise_than_asked_is_complained_of():
-    async with talking() as (leg, provider, _, inbox):
+    async with talking() as (leg, provider, connection, inbox):
         provider.answer = refused("unknown_parameter")
         leg.send(TakeOver("sales"))
         assert await inbox.next() == e.ModelComplained("unknown_parameter")
@@ -99,9 +99,9 @@ async def test_a_takeover_that_is_refused_or_otherwise_than_asked_is_complained_
         assert await inbox.next() == e.ModelComplained("other_tools")
         provider.answer = granted
         leg.send(TakeOver("front-desk"))
-        leg.send(Brief("still there"))
-        await provider.got(5)
-    assert len(inbox.events) == 3
+        await provider.got(4)
+        await connection.send(recorded("committed").decode())
+        assert await inbox.next() == e.CallerTurnCommitted("item_caller_1"), "and the third was as asked"
 
 
 # ---- what comes back

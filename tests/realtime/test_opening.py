@@ -11,6 +11,7 @@ from app.call.commands import Speak
 from app.call.disposition import Memory, Slot, Utterance
 from app.errors import ModelUnavailable
 from app.realtime import leg as leg_module
+from app.realtime import socket
 from tests.realtime.provider import FRAME, Inbox, Provider, a_leg, granted, refused, serving, talking
 from tests.realtime.scenery import DESK, recorded
 
@@ -20,7 +21,7 @@ from tests.realtime.scenery import DESK, recorded
 @pytest.mark.parametrize(("path", "kind"), [("passthrough", "audio/pcmu"), ("transcode", "audio/pcm")])
 async def test_a_session_is_opened_configured_and_proved(path, kind):
     provider, inbox = Provider(), Inbox()
-    provider.before_update = [recorded("session_created"), recorded("conversation_created")]
+    provider.before_update = [recorded("session_created"), recorded("conversation_created"), recorded("speech_started")]
     async with serving(provider) as url:
         leg = a_leg(url, inbox, path, safety_identifier="hash-of-somebody")
         await leg.open(DESK)
@@ -83,6 +84,7 @@ async def test_a_refused_session_fails_the_opening_whether_or_not_the_refusal_na
         with pytest.raises(ModelUnavailable) as fault:
             await leg.open(DESK)
         leg.append(FRAME)
+        assert not leg._held
         leg.send(Speak())
         await leg.close()
     assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("rejected_session", "unknown_parameter", False)
@@ -156,6 +158,34 @@ async def test_a_close_before_the_proof_fails_the_opening(at_once, code, retryab
             await opening
     assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("closed", f"closed_{code}", retryable)
     assert inbox.events == []
+
+
+async def test_a_close_that_overtakes_our_first_word_fails_the_opening(monkeypatch):
+    connect = socket.connect
+
+    async def connect_late(*args: Any) -> socket.Socket:
+        opened = await connect(*args)
+        await opened.closed
+        return opened
+
+    monkeypatch.setattr(socket, "connect", connect_late)
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        opening = asyncio.ensure_future(a_leg(url, inbox).open(DESK))
+        await (await provider.connections.get()).close(1013)
+        with pytest.raises(ModelUnavailable, match="closed_1013"):
+            await opening
+    assert inbox.events == []
+
+
+async def test_a_call_that_answers_ready_at_once_is_heard():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        leg._post = lambda _: leg.send(Speak())
+        await leg.open(DESK)
+        await provider.got(1, "response.create")
+        await leg.close()
 
 
 async def test_an_expired_session_before_the_proof_fails_the_opening():

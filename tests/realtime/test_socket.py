@@ -332,6 +332,17 @@ async def test_a_peer_that_takes_it_late_is_not_given_up():
     assert log.closes == [(ABNORMAL, "test_over")]
 
 
+async def test_what_flows_again_is_not_given_up_later():
+    _, ours, _ = unconnected()
+    ours.pause_writing()
+    deadline = ours._timers["stall"]
+    ours.resume_writing()
+    assert (ours.paused, deadline.cancelled()) == (False, True)
+    ours.pause_writing()
+    assert not ours._timers["stall"].cancelled()
+    ours.connection_lost(None)
+
+
 async def test_pings_are_sent_and_a_pong_keeps_the_connection():
     transport, ours, log = unconnected()
     ours._ping()

@@ -162,6 +162,7 @@ def test_the_end_of_an_old_utterance_does_not_flush_the_one_that_speaks_now():
     wire.decode(audio_delta(bytes(960), "item_now"))
     assert wire.decode(audio_done("item_old")) == [e.AgentUtteranceEnded("resp_1", "item_old")]
     assert len(wire.decode(audio_done("item_now"))) == 2
+    assert wire.decode(audio_done("item_now")) == [e.AgentUtteranceEnded("resp_1", "item_now")], "said twice, flushed once"
 
 
 def test_a_tool_is_called_once_however_often_it_is_told():
