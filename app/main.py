@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -73,6 +73,12 @@ def application(settings: Settings) -> Starlette:
     )
     tokens = StreamTokens(*settings.auth_tokens)
     board = Switchboard(settings, agents=agents, calls=calls, writer=writer, toolbox=toolbox, tokens=tokens, worker=worker)
+    workers = Workers(database)
+
+    async def lives_elsewhere(other: str) -> bool:
+        seen = await workers.list(seen_within=timedelta(seconds=3 * HEARTBEAT_S))
+        return other != worker and any(known.id == other for known in seen)
+
     desk = Desk(
         settings=settings,
         calls=calls,
@@ -81,6 +87,7 @@ def application(settings: Settings) -> Starlette:
         tokens=tokens,
         agents=agents,
         clock=lambda: time.time_ns() // 1_000_000,
+        lives_elsewhere=lives_elsewhere,
     )
 
     async def reachable() -> str | None:
@@ -94,7 +101,6 @@ def application(settings: Settings) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as house:
-            workers = Workers(database)
             tasks = [
                 house.create_task(writer.run()),
                 house.create_task(board.watch()),

@@ -44,6 +44,7 @@ RETRY_MS = 1_000
 RETRIES = 2
 TAKEN_OVER = "You have just taken over this call from a colleague. Introduce yourself in a few words and go on."
 CUT_OFF = "The line was interrupted. Apologise in a few words for being cut off, and go on where you were."
+NOBODY_THERE = "Nobody could be reached to take the call. Say so, and offer to take a message or to help yourself."
 STILL_THERE = "The caller has been silent. Ask in one short sentence whether they are still there."
 SILENT = "The caller says nothing. Say goodbye in one short sentence."
 TIME_IS_UP = "Tell the caller in one short sentence that the call has to end now, and say goodbye."
@@ -175,7 +176,11 @@ class Call(Talk):
             return []
         self.phase = Phase.TALKING
         self._begin_turn(None, at)
-        return [*self._keep_memory(), *self._speak(Speak(CUT_OFF if self.resumed else self.agent.greeting or None), at)]
+        first = self.agent.greeting or None
+        if self.resumed:
+            first = NOBODY_THERE if self.memory.transfer_to else CUT_OFF
+            self.memory = replace(self.memory, transfer_to=None)
+        return [*self._keep_memory(), *self._speak(Speak(first), at)]
 
     def _response_ended(self, event: e.ResponseEnded, at: int) -> list[Command]:
         if event.usage is not None:

@@ -6,6 +6,7 @@ asked twice, late, and by several at once. What it answers depends on the stored
 | the row                                   | the answer                                                             |
 |-------------------------------------------|------------------------------------------------------------------------|
 | CallStatus is terminal                    | nothing; the row is finished, unless a live bridge does so             |
+| finished, to apologise                    | a sentence, then the end                                               |
 | finished                                  | hang up                                                                |
 | epoch = E, to hang up                     | hang up                                                                |
 | epoch = E, to apologise                   | a sentence, then the end                                               |
@@ -121,8 +122,9 @@ class Resume:
 
     async def _step(self, state: CallState, epoch: int, dialled: str | None) -> bytes | None:
         """One try. None: another request was quicker, look again."""
-        if state.final:
-            return self._twiml.hang_up()
+        if state.final:  # its bridge files the row as soon as the stream is closed, which may be before we are asked
+            sorry = state.epoch == epoch and state.next_step is Intent.APOLOGISE
+            return self._twiml.say(sentences.APOLOGY) if sorry else self._twiml.hang_up()
         if state.epoch == epoch + 1 and state.claimed_epoch < state.epoch:
             return self._open(state.call_id, state.epoch)
         if state.epoch != epoch:

@@ -371,6 +371,14 @@ def test_a_transfer_is_announced_and_then_carried_out_by_the_directorys_name():
     assert scene.call.memory.escalated and scene.call.memory.transfer_to == "manager"
 
 
+def test_a_caller_whom_nobody_took_is_told_so_by_the_agent():
+    scene = Scene(resumed=True, memory=Memory(agent="desk", agent_path=("desk",), transfer_to="manager", escalated=True))
+    scene.tell(e.StreamStarted())
+    (speak,) = [order for order in scene.tell(e.ModelReady()) if isinstance(order, c.Speak)]
+    assert "Nobody could be reached" in speak.instructions
+    assert scene.call.memory.transfer_to is None and scene.call.memory.escalated
+
+
 # ---- silence
 
 
