@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
-from app.call.disposition import Intent, Memory
+from app.call.disposition import EndReason, Filed, Intent, Memory, Outcome
 from app.errors import StoreUnavailable
 from app.web import ending, sentences
 from app.web.resume import MAX_ASKED_AGAIN, MAX_ATTEMPTS
@@ -133,6 +134,15 @@ async def test_a_finished_call_is_hung_up(house):
     await house.call()
     await house.knock("status", CallStatus="completed")
     assert (await house.twiml("resume?epoch=1", **ON)).verbs == ["Hangup"]
+
+
+async def test_an_apology_is_said_although_the_bridge_has_filed_the_row_already(house):
+    call_id = await house.call()
+    await house.calls.plan(call_id, 1, Intent.APOLOGISE)
+    filed = Filed(outcome=Outcome.FAILED, end_reason=EndReason.MODEL_UNAVAILABLE, memory=Memory(agent="front-desk"))
+    assert await house.calls.finish(call_id, filed, epoch=1, prices={}, prices_date=date(2026, 11, 20))
+    assert (await house.twiml("resume?epoch=1", **ON)).said == sentences.APOLOGY
+    assert (await state(house)).final
 
 
 async def test_a_call_without_a_row_hears_an_apology(house):
