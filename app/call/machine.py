@@ -47,6 +47,7 @@ CUT_OFF = "The line was interrupted. Apologise in a few words for being cut off,
 NOBODY_THERE = "Nobody could be reached to take the call. Say so, and offer to take a message or to help yourself."
 STILL_THERE = "The caller has been silent. Ask in one short sentence whether they are still there."
 SILENT = "The caller says nothing. Say goodbye in one short sentence."
+NOISE = "There is so much noise on the line that you cannot make out the caller. Say so in one short sentence."
 TIME_IS_UP = "Tell the caller in one short sentence that the call has to end now, and say goodbye."
 SPOKE_ON = "The caller spoke before the line was closed. The call goes on; do not end it yet."
 
@@ -376,6 +377,8 @@ class Call(Talk):
                 return self._ask_if_there(at)
             case "barge_in":
                 return self._take_the_floor(at) if self.floor.speaking else []
+            case "monologue":
+                return self._speak_over_the_noise(at)
             case "keys":
                 return self._typed(at)
             case "retry":
@@ -414,6 +417,11 @@ class Call(Talk):
             return self._end_by(Goodbye(Intent.HANG_UP, EndReason.SILENCE, SILENT), at)
         self._begin_turn(None, at)
         return self._speak(Speak(STILL_THERE), at)
+
+    def _speak_over_the_noise(self, at: int) -> list[Command]:
+        self.floor.speaking = None
+        self._begin_turn(None, at)
+        return self._speak(Speak(NOISE), at)
 
     def _keep_memory(self) -> list[Command]:
         return [KeepMemory(self.memory)]

@@ -31,6 +31,8 @@ from app.call.turns import Turns
 
 ANSWER_MS = 10_000
 """A model that was asked and has done nothing for so long is taken for lost."""
+MONOLOGUE_MS = 60_000
+"""Nobody speaks for so long without a breath: a noise holds the floor, and behind it there may be a caller who waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,7 @@ class Talk:
         if not self.talks:
             return []
         self.floor.began(utterance, at=began)
+        self._timers["monologue"] = at + MONOLOGUE_MS
         due = barge_in_at(self._policy, speech_began=began, audible_since=self.playout.audible_since)
         if due is None:
             return []
@@ -169,12 +172,13 @@ class Talk:
 
     def _caller_stopped(self, utterance: str, ended: int) -> list[Command]:
         self.floor.ended(utterance, at=ended)
-        self._timers.pop("barge_in", None)
+        for timer in ("barge_in", "monologue"):
+            self._timers.pop(timer, None)
         return []
 
     def _committed(self, utterance: str, at: int) -> list[Command]:
         began, ended = self.floor.span(utterance, at=at)
-        self.floor.ended(utterance, at=ended)
+        self._caller_stopped(utterance, ended)
         commands: list[Command] = [KeepUtterance(self.transcript.committed(utterance, began=began, ended=ended))]
         if not self.floor.is_turn(utterance, self._policy):
             return commands + self._speak_if_owed(at)

@@ -123,3 +123,11 @@ def test_when_speech_may_take_the_floor():
     assert barge_in_at(guarded, speech_began=50, audible_since=10) == 710
     assert barge_in_at(guarded, speech_began=50, audible_since=None) == 50
     assert barge_in_at(FloorPolicy(interruptible=False), speech_began=50, audible_since=10) is None
+
+
+def test_a_noise_that_never_ends_does_not_hold_the_floor_for_ever():
+    scene = talking()
+    scene.tell(e.CallerSpeechStarted("u1"), at=5_000)
+    assert scene.call.deadline == 65_000
+    (speak,) = [order for order in scene.wait() if isinstance(order, Speak)]
+    assert "noise" in speak.instructions
