@@ -15,26 +15,22 @@ from enum import StrEnum
 from typing import assert_never
 
 from app.call import events as e
-from app.call.agent import ToolKind
 from app.call.commands import (
     Brief,
     CloseModel,
     Command,
     FileCall,
     FinishHearing,
-    GiveResult,
-    KeepMemory,
-    KeepTool,
     KeepUtterance,
     LeaveStream,
-    RunErrand,
     Speak,
-    TakeOver,
 )
-from app.call.controls import Goodbye, Verdict, decide, refuse
+from app.call.controls import Goodbye
 from app.call.disposition import EndReason, Filed, Intent, Memory, outcome_of
-from app.call.errands import error, read_arguments
-from app.call.talk import House, Talk, kept
+from app.call.errands import error
+from app.call.sentences import CUT_OFF, NOBODY_THERE, NOISE, SILENT, SPOKE_ON, STILL_THERE, TIME_IS_UP
+from app.call.talk import House, kept
+from app.call.work import Work
 
 GRACE_MS = 5_000  # decision 7: without a new stream for so long, the caller is gone
 LAST_WORDS_MS = 2_000  # decision 12
@@ -42,14 +38,6 @@ GOODBYE_MS = 15_000  # the longest goodbye, generation included
 MARK_GRACE_MS = 2_000  # beyond what the queue can still play
 RETRY_MS = 1_000
 RETRIES = 2
-TAKEN_OVER = "You have just taken over this call from a colleague. Introduce yourself in a few words and go on."
-CUT_OFF = "The line was interrupted. Apologise in a few words for being cut off, and go on where you were."
-NOBODY_THERE = "Nobody could be reached to take the call. Say so, and offer to take a message or to help yourself."
-STILL_THERE = "The caller has been silent. Ask in one short sentence whether they are still there."
-SILENT = "The caller says nothing. Say goodbye in one short sentence."
-NOISE = "There is so much noise on the line that you cannot make out the caller. Say so in one short sentence."
-TIME_IS_UP = "Tell the caller in one short sentence that the call has to end now, and say goodbye."
-SPOKE_ON = "The caller spoke before the line was closed. The call goes on; do not end it yet."
 
 
 class Phase(StrEnum):
@@ -63,7 +51,7 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class Call(Talk):
+class Call(Work):
     """One stream of one call. `memory` comes from the store when the call goes on from an earlier stream."""
 
     def __init__(self, house: House, memory: Memory, *, resumed: bool = False) -> None:
@@ -214,56 +202,6 @@ class Call(Talk):
             self.asking.owed = self.asking.owed or Speak()
             self._timers.setdefault("retry", at + RETRY_MS)
         return []
-
-    # ---- tools
-
-    def _tool(self, event: e.ToolCalled, at: int) -> list[Command]:
-        if not self.errands.is_new(event.tool_call) or not self.talks:
-            return []
-        self.turns.tool()
-        self._timers.pop("answer", None)
-        tool = self.agent.tool(event.name)
-        if tool is not None and tool.kind is ToolKind.ERRAND:
-            self.errands.sent(event.tool_call)
-            return [RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
-        arguments = read_arguments(event.arguments)
-        if tool is None:
-            verdict = refuse("this agent has no such tool")
-        elif arguments is None:
-            verdict = refuse("the arguments are not a JSON object")
-        else:
-            verdict = decide(
-                tool.name,
-                arguments,
-                agent=self.agent,
-                memory=self.memory,
-                slots=self.slots,
-                directory=self.house.directory,
-                utterance=self.transcript.last_caller,
-                at=at,
-            )
-        return self._carry_out(event, verdict, at)
-
-    def _carry_out(self, event: e.ToolCalled, verdict: Verdict, at: int) -> list[Command]:
-        done = KeepTool(event.tool_call, event.name, self.agent.name, verdict.refused, event.arguments, verdict.result)
-        commands: list[Command] = [done, GiveResult(event.tool_call, verdict.result)]
-        if verdict.memory is not None:
-            self.memory = verdict.memory
-            commands += self._keep_memory()
-        if verdict.hand_to is not None:
-            self.agent = self.house.agents[verdict.hand_to]
-            commands.append(TakeOver(self.agent.name))
-        if verdict.goodbye is not None:
-            return commands + self._end_by(verdict.goodbye, at)
-        if verdict.speak:
-            commands += self._speak(Speak(TAKEN_OVER if verdict.hand_to else None), at)
-        return commands
-
-    def _result(self, tool_call: str, result: str, at: int) -> list[Command]:
-        if not self.errands.back(tool_call) or not self.talks:
-            return []
-        self.asking.owed = self.asking.owed or Speak()
-        return [GiveResult(tool_call, result), *self._speak_if_owed(at)]
 
     # ---- goodbye
 
@@ -422,6 +360,3 @@ class Call(Talk):
         self.floor.speaking = None
         self._begin_turn(None, at)
         return self._speak(Speak(NOISE), at)
-
-    def _keep_memory(self) -> list[Command]:
-        return [KeepMemory(self.memory)]

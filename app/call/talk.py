@@ -13,6 +13,7 @@ from app.call.commands import (
     Brief,
     ClearPlayout,
     Command,
+    KeepMemory,
     KeepTurn,
     KeepUtterance,
     PlayAudio,
@@ -80,6 +81,9 @@ class Talk:
     @property
     def _we_take_turns(self) -> bool:
         return self._policy.turn_taking is TurnTaking.OURS
+
+    def _keep_memory(self) -> list[Command]:
+        return [KeepMemory(self.memory)]
 
     # ---- the agent
 

@@ -1,0 +1,10 @@
+"""What the call asks the agent to say, when it is not the caller who gives the occasion. Instructions to the model, not scripts."""
+
+TAKEN_OVER = "You have just taken over this call from a colleague. Introduce yourself in a few words and go on."
+CUT_OFF = "The line was interrupted. Apologise in a few words for being cut off, and go on where you were."
+NOBODY_THERE = "Nobody could be reached to take the call. Say so, and offer to take a message or to help yourself."
+STILL_THERE = "The caller has been silent. Ask in one short sentence whether they are still there."
+SILENT = "The caller says nothing. Say goodbye in one short sentence."
+NOISE = "There is so much noise on the line that you cannot make out the caller. Say so in one short sentence."
+TIME_IS_UP = "Tell the caller in one short sentence that the call has to end now, and say goodbye."
+SPOKE_ON = "The caller spoke before the line was closed. The call goes on; do not end it yet."
