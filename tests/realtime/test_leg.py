@@ -34,6 +34,7 @@ async def test_the_last_words_are_followed_by_silence_and_then_by_nothing(path, 
         leg.append(FRAME)
         leg.send(FinishHearing())
         leg.append(FRAME)
+        assert not leg._held
         leg.send(FinishHearing())
         leg.send(Brief("the end"))
         *_, last = [m for m in await provider.got(4) if m["type"] == "input_audio_buffer.append"]
