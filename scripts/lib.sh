@@ -39,6 +39,8 @@ for pips, uvs, separator in (
     if pips in found and uvs not in os.environ:
         value = found[pips] if separator is None else separator.join(found[pips].split())
         print(f"export {uvs}={shlex.quote(value)}")
+        if uvs == "UV_INDEX":  # to pip all indexes are one
+            print('export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"')
 PYTHON
     ) || return 0
     eval "$settings"

@@ -46,7 +46,7 @@ class NotInstalled(CallrowError):
     """Voice and ears of the rehearsal are an extra."""
 
     def __str__(self) -> str:
-        return "the rehearsal's voice and ears are not installed; run: scripts/setup   (or: pip install 'callrow[rehearsal]')"
+        return "the rehearsal's voice and ears are not installed; run: scripts/setup"
 
 
 class ServiceLost(CallrowError):
