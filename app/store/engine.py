@@ -71,7 +71,7 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot be had; nothing is known to be written.
         """
-        async with _outage(doing), self._writing.begin() as connection:
+        async with _outage(doing), self._writing.begin() as connection, _cancellable(connection):
             yield connection
 
     @asynccontextmanager
@@ -81,7 +81,7 @@ class Database:
         Raises:
             StoreUnavailable: the database cannot be had.
         """
-        async with _outage(doing), self._reading.begin() as connection:
+        async with _outage(doing), self._reading.begin() as connection, _cancellable(connection):
             yield connection
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
@@ -196,6 +196,24 @@ async def _outage(doing: str) -> AsyncIterator[None]:
         if is_outage(fault):
             raise StoreUnavailable(doing) from None
         raise _without_values(fault) from None
+
+
+@asynccontextmanager
+async def _cancellable(connection: AsyncConnection) -> AsyncIterator[None]:
+    """A cancellation stays one.
+
+    psycopg 3.3 answers a cancellation in the midst of a batch with an AssertionError, and leaves the connection in a state that the
+    pool does not see (seen in `_pipeline_nolock`). Nobody may use it again.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    except Exception as fault:
+        if task is not None and task.cancelling() > before:
+            await connection.invalidate()
+            raise asyncio.CancelledError from fault
+        raise
 
 
 def is_outage(fault: sa.exc.DBAPIError) -> bool:

@@ -68,6 +68,7 @@ class Writer:
         self._something = asyncio.Event()
         self._closing = asyncio.Event()
         self._flushing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._statements = _statements(database)
         self.dropped_lines = 0
         """Journal lines given up because too much was waiting."""
@@ -98,6 +99,13 @@ class Writer:
         Raises:
             StoreUnavailable: the database is away; nothing is lost, the loop tries again.
         """
+        # a task of its own: who waits may be cancelled, and drivers do not take it well in the midst of a batch
+        task = asyncio.create_task(self._flush())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _flush(self) -> None:
         async with self._flushing:
             for _ in range(-(-len(self._lines) // LINES_A_TRANSACTION) or 1):  # what is put meanwhile is for the next flush
                 lines = [self._lines.popleft() for _ in range(min(len(self._lines), LINES_A_TRANSACTION))]

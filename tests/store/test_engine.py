@@ -132,6 +132,42 @@ async def test_a_transaction_that_takes_too_long_is_given_up_and_the_next_one_wo
     assert made
 
 
+async def test_a_cancellation_that_the_driver_turns_into_something_else_stays_one(database):
+    """As psycopg does in the midst of a batch."""
+
+    async def work() -> None:
+        async with database.write():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise AssertionError from None
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    _, made = await Calls(database).born(new_call())
+    assert made
+
+
+async def test_who_was_cancelled_before_may_still_write_and_fail_as_anybody(database):
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await Calls(database).born(new_call())
+            async with database.write():
+                raise LookupError from None
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(LookupError):
+        await task
+    assert await Calls(database).find_by_sid("CA1") is not None
+
+
 async def test_a_table_that_is_missing_is_our_fault_and_no_outage(database):
     with pytest.raises(sa.exc.DBAPIError):
         async with database.read() as connection:
