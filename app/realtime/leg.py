@@ -39,6 +39,8 @@ LAST_SILENCE_MS = 200
 
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+PASSING = frozenset({"server_error", "rate_limit_exceeded"})
+"""Errors that say nothing about what was asked."""
 EXPIRED = "maximum duration"
 
 
@@ -169,7 +171,7 @@ class ModelLeg:
             asked = session.session(agent, self._options, self._path, with_voice=False)
             answer = await self._ask(asked)
         if isinstance(answer, Complaint):
-            raise ModelUnavailable("rejected_session", answer.code, retryable=False)
+            raise ModelUnavailable("rejected_session", answer.code, retryable=answer.code in PASSING)
         if wrong := session.misgiven(answer.session, asked):
             raise ModelUnavailable("rejected_session", wrong, retryable=False)
         self._updates.clear()
@@ -181,11 +183,14 @@ class ModelLeg:
         try:
             self._update(asked)
             async with asyncio.timeout(CONFIGURE_S):
-                return await self._proof
+                answer = await self._proof
         except TimeoutError:
             raise ModelUnavailable("timeout", "session_update") from None
         finally:
             self._proof = None
+        if self._failed is not None:  # between the answer and our waking up
+            raise self._failed
+        return answer
 
     # ---- to the provider
 

@@ -75,10 +75,13 @@ async def test_nobody_there_is_worth_another_try():
     assert fault.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("code", "retryable"), [("unknown_parameter", False), ("server_error", True), ("rate_limit_exceeded", True)]
+)
 @pytest.mark.parametrize("linked", [True, False])
-async def test_a_refused_session_fails_the_opening_whether_or_not_the_refusal_names_it(linked):
+async def test_a_refused_session_fails_the_opening_whether_or_not_the_refusal_names_it(linked, code, retryable):
     provider, inbox = Provider(), Inbox()
-    provider.answer = refused("unknown_parameter", linked=linked)
+    provider.answer = refused(code, linked=linked)
     async with serving(provider) as url:
         leg = a_leg(url, inbox)
         with pytest.raises(ModelUnavailable) as fault:
@@ -87,7 +90,7 @@ async def test_a_refused_session_fails_the_opening_whether_or_not_the_refusal_na
         assert not leg._held
         leg.send(Speak())
         await leg.close()
-    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("rejected_session", "unknown_parameter", False)
+    assert (fault.value.reason, fault.value.code, fault.value.retryable) == ("rejected_session", code, retryable)
     assert inbox.events == []
     assert [message["type"] for message in provider.received] == ["session.update"]
 
@@ -175,6 +178,22 @@ async def test_a_close_that_overtakes_our_first_word_fails_the_opening(monkeypat
         await (await provider.connections.get()).close(1013)
         with pytest.raises(ModelUnavailable, match="closed_1013"):
             await opening
+    assert inbox.events == []
+
+
+async def test_a_session_that_is_proved_and_gone_at_once_is_never_ready():
+    inbox = Inbox()
+    async with serving(Provider()) as url:
+        leg = a_leg(url, inbox)
+        heard = leg._heard
+
+        def heard_and_closed(message: bytes) -> None:
+            heard(message)
+            leg._closed(1011, "")
+
+        leg._heard = heard_and_closed
+        with pytest.raises(ModelUnavailable, match="closed_1011"):
+            await leg.open(DESK)
     assert inbox.events == []
 
 
