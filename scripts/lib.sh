@@ -19,29 +19,29 @@ find_python() {
 
 has_uv() { uv --version >/dev/null 2>&1; }
 
-# uv does not read pip's settings. Whoever has told pip where packages come from has told us: a mirror, a folder, a certificate.
-# Takes a Python that has pip; uv's own variables, where they are set, stand.
-pips_settings_for_uv() {
+# uv does not read pip's settings. Whoever has told pip which index to use, and which certificate to trust, has told us; uv's own
+# variables, where they are set, stand. Takes a Python, perhaps one with pip.
+pips_index_for_uv() {
     [ -n "$1" ] && "$1" -m pip --version >/dev/null 2>&1 || return 0
     settings=$("$1" - <<'PYTHON'
 import os, shlex, subprocess, sys
 
 listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
 found = {}
-for line in listed.splitlines():  # the environment's lines come first and have the last word
+for line in listed.splitlines():
     name, _, value = line.partition("=")
-    if name.split(".")[0] in (":env:", "global", "install"):
-        found.setdefault(name.rpartition(".")[2], value.strip("'\""))
-for pips, uvs, separator in (
-    ("index-url", "UV_DEFAULT_INDEX", None), ("extra-index-url", "UV_INDEX", " "), ("find-links", "UV_FIND_LINKS", ","),
-    ("cert", "SSL_CERT_FILE", None), ("no-index", "UV_NO_INDEX", None),
-):
+    section, _, key = name.partition(".")
+    if section in ("global", "install") or (section == ":env:" and value):  # the environment has the last word
+        found[key] = value.strip("'\"") if section == ":env:" or key not in found else found[key]
+for pips, uvs in (("index-url", "UV_DEFAULT_INDEX"), ("cert", "SSL_CERT_FILE")):
     if pips in found and uvs not in os.environ:
-        value = found[pips] if separator is None else separator.join(found[pips].split())
-        print(f"export {uvs}={shlex.quote(value)}")
-        if uvs == "UV_INDEX":  # to pip all indexes are one
-            print('export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"')
+        print(f"export {uvs}={shlex.quote(found[pips])}")
 PYTHON
     ) || return 0
     eval "$settings"
+}
+
+# More than one index, a folder of wheels, or none but that: pip and uv do not choose alike among several, so pip it is.
+pip_has_several_sources() {
+    [ -n "$1" ] && "$1" -m pip config list 2>/dev/null | grep -Eq "^(:env:|global|install)\.(extra-index-url|find-links|no-index)="
 }
