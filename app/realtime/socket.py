@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -93,6 +93,18 @@ async def connect(
     return opening
 
 
+def _fresh_masks() -> Iterator[bytes]:
+    """Masks for our frames, four bytes each, from the system's own randomness: asked for a thousand at a time, since each asking is a
+    system call."""
+    while True:
+        drawn = os.urandom(4_096)
+        for at in range(0, 4_096, 4):
+            yield drawn[at : at + 4]
+
+
+_masks = _fresh_masks()
+
+
 class Socket(asyncio.Protocol):
     """One connection. Made by `connect`."""
 
@@ -134,7 +146,7 @@ class Socket(asyncio.Protocol):
             return
         size = len(text)
         if _LONG <= size < 65_536:
-            mask = os.urandom(4)
+            mask = next(_masks)
             self._transport.write(b"\x81\xfe" + size.to_bytes(2) + mask + apply_mask(text, mask))
         else:
             self._protocol.send_text(text)
