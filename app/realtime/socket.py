@@ -94,8 +94,8 @@ async def connect(
 
 
 def _fresh_masks() -> Iterator[bytes]:
-    """Masks for our frames, four bytes each, from the system's own randomness: asked for a thousand at a time, since each asking is a
-    system call."""
+    """Masks for our frames, four bytes each, from the system's own randomness: asked for a thousand at a time, since each
+    asking is a system call."""
     while True:
         drawn = os.urandom(4_096)
         for at in range(0, 4_096, 4):
