@@ -35,6 +35,8 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+    # Loggers keep the way they were first set up, for all tests of this process.
+    monkeypatch.setattr("app.logs.set_up", lambda *_, **__: None)
     return monkeypatch
 
 
