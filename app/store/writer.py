@@ -65,6 +65,7 @@ class Writer:
         self._lines: deque[Line] = deque()
         self._facts: dict[Key, Kept] = {}
         self._position = 0
+        self._under_way = 0
         self._something = asyncio.Event()
         self._closing = asyncio.Event()
         self._flushing = asyncio.Lock()
@@ -78,8 +79,8 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many items are not yet committed (those of a flush under way not counted)."""
-        return len(self._lines) + len(self._facts)
+        """How many items are not yet committed."""
+        return len(self._lines) + len(self._facts) + self._under_way
 
     def put(self, call_id: str, epoch: int, item: Item) -> None:
         """Remember to write this. Never waits, never fails."""
@@ -90,7 +91,7 @@ class Writer:
             self._facts[_key(call_id, epoch, item)] = (call_id, epoch, self._position, self._clock(), item)
         if not self._something.is_set():
             self._something.set()
-        if len(self._lines) + len(self._facts) > self._limit:
+        if len(self._lines) + len(self._facts) + self._under_way > self._limit:
             self._make_room()
 
     async def flush(self, call_id: str | None = None) -> None:
@@ -110,14 +111,16 @@ class Writer:
             for _ in range(-(-len(self._lines) // LINES_A_TRANSACTION) or 1):  # what is put meanwhile is for the next flush
                 lines = [self._lines.popleft() for _ in range(min(len(self._lines), LINES_A_TRANSACTION))]
                 facts, self._facts = self._facts, {}
+                self._under_way = len(lines) + len(facts)
                 try:
                     await self._write(lines, list(facts.values()))
                 except BaseException:  # also when cancelled: what is not known to be committed waits again (rule 3)
                     self._lines.extendleft(reversed(lines))
-                    self._facts = facts | self._facts
+                    self._facts, self._under_way = facts | self._facts, 0
                     self._something.set()
                     self._make_room()
                     raise
+                self._under_way = 0
 
     async def run(self) -> None:
         """The loop: gather, flush, again; patient while the database is away. Ends after `close`."""
@@ -158,9 +161,11 @@ class Writer:
             if self._lines:
                 self._lines.popleft()
                 self.dropped_lines += 1
-            else:
+            elif self._facts:
                 del self._facts[next(iter(self._facts))]
                 self.dropped_facts += 1
+            else:
+                return  # all of it is under way
 
     async def _write(self, lines: list[Line], facts: list[Kept]) -> None:
         """Rule 4: halve what was refused until the item that is to blame stands alone."""

@@ -1,13 +1,17 @@
 """Facts for the store's tests."""
 
+import asyncio
 import base64
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from app.call.disposition import EndReason, Filed, Memory, Outcome, Slot, Turn, Usage, Utterance
 from app.call.errands import ErrandContext
+from app.errors import StoreUnavailable
 from app.settings import LIST_PRICES, Price
-from app.store.calls import NewCall
+from app.store.calls import Calls, NewCall
+from app.store.writer import JournalLine, Writer
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER_KEY = base64.b64encode(bytes(range(1, 33))).decode()
@@ -76,3 +80,29 @@ def turn(number: int, latency_ms: int | None = 800, **other: Any) -> Turn:
 
 def context(call_id: str, epoch: int = 1) -> ErrandContext:
     return ErrandContext(call_id=call_id, epoch=epoch, agent="front-desk", caller_number=CALLER, slots={})
+
+
+def line(seq: int, **other: object) -> JournalLine:
+    known = {"at": seq * 20, "name": "MarkReturned", "data": {"mark": f"m{seq}"}, "private": None, "commands": ""}
+    return JournalLine(seq=seq, **(known | other))
+
+
+@asynccontextmanager
+async def running(writer: Writer):
+    async with asyncio.TaskGroup() as house:
+        house.create_task(writer.run())
+        yield
+        await writer.close()
+
+
+async def until(true) -> None:
+    async with asyncio.timeout(60):
+        while not await true():
+            await asyncio.sleep(0.01)
+
+
+async def count(calls: Calls, call_id: str, lines: int) -> bool:
+    try:
+        return len(await calls.events(call_id)) == lines
+    except StoreUnavailable:
+        return False
