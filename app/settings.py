@@ -195,6 +195,11 @@ class Settings(BaseModel):
         return value
 
     @property
+    def per_transcription_minute(self) -> float | None:
+        """US dollars a minute of transcription; None if we have no price for the model."""
+        return TRANSCRIPTION_PER_MINUTE.get(self.transcription_model)
+
+    @property
     def auth_tokens(self) -> tuple[str, ...]:
         """The carrier's tokens that may sign: the first is ours to use, the others are accepted while one is being rotated."""
         return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())

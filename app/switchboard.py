@@ -76,7 +76,12 @@ class _Keeper:
                 await self.board.writer.flush(self.call_id)
                 settings = self.board.settings
                 await self.board.calls.finish(
-                    self.call_id, filed, epoch=self.epoch, prices=settings.prices, prices_date=settings.prices_date
+                    self.call_id,
+                    filed,
+                    epoch=self.epoch,
+                    prices=settings.prices,
+                    prices_date=settings.prices_date,
+                    per_transcription_minute=settings.per_transcription_minute,
                 )
                 return
             except StoreUnavailable:

@@ -104,7 +104,12 @@ class Resume:
         settings = self._desk.settings
         filed = ending.filed(state, reason, self._desk.clock(), memory)
         done = await self._desk.calls.finish(
-            state.call_id, filed, epoch=None, prices=settings.prices, prices_date=settings.prices_date
+            state.call_id,
+            filed,
+            epoch=None,
+            prices=settings.prices,
+            prices_date=settings.prices_date,
+            per_transcription_minute=settings.per_transcription_minute,
         )
         if done:
             log.info("row finished by the doors", call_id=state.call_id, outcome=filed.outcome, end_reason=filed.end_reason)
