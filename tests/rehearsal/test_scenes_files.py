@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.rehearsal.grammar import states_for
 from app.rehearsal.scenes import EXPECTATIONS, STEPS, BadScene, load, read, shipped
 
 SMALL = """
@@ -66,7 +67,7 @@ def test_shared_answers_come_after_the_scenes_own_and_only_those_the_caller_can_
     replies = read(text, "shared").replies
     lines = [line for reply in replies for line in reply.say]
     assert lines[0] == "guess"
-    assert "my name is anna" in lines
+    assert "My name is anna." in lines
     assert not any("{" in line for line in lines)
     assert complaints('answers = "nobody"\n' + SMALL)[0][0] == "answers"
 
@@ -87,6 +88,12 @@ def test_a_shipped_scene_is_in_order_and_expects_something(name):
     assert scene.expect
     assert {step.word for step in scene.steps} <= set(STEPS)
     assert set(scene.expect) <= set(EXPECTATIONS)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_line_of_a_shipped_scene_is_one_that_the_pretend_model_can_hear(name):
+    """A line outside the grammar would be misheard every time, and the scene would test nothing but that."""
+    assert [line for line in load(name).lines if not states_for(line)] == []
 
 
 def test_at_least_twelve_scenes_come_with_us_and_no_two_callers_have_one_number():
