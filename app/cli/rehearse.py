@@ -10,6 +10,7 @@ import click
 
 from app.cli import stage
 from app.cli.data import as_json
+from app.cli.watching import columns
 from app.rehearsal import scenes
 from app.rehearsal.runner import Report
 
@@ -50,9 +51,11 @@ def rehearse(scene: str, only_json: bool, listen: Path | None, only_list: bool) 
         async with stage.stage() as here:
             report = await here.play(scene, tell=tell, listen=listen)
         if report.row is not None:
-            if not only_json:
-                tell("the finished row:")
-            click.echo(as_json(report.row))
+            if only_json:
+                click.echo(as_json(report.row))
+            else:
+                tell("the finished row (all of it, with what was said, with --json):")
+                tell(as_json(columns(report.row)))
         for line in verdict(report):
             tell(line)
         if listen is not None:
@@ -66,7 +69,4 @@ def verdict(report: Report) -> list[str]:
     """Whether it held, and what did not."""
     if report.passed:
         return [f"{report.scene}: all that the scene expects held ({report.seconds:.0f} s)"]
-    return [
-        f"{report.scene}: {len(report.failures)} of the scene's expectations did not hold:",
-        *(f"  {it}" for it in report.failures),
-    ]
+    return [f"{report.scene}: what the scene expects did not hold:", *(f"  {failure}" for failure in report.failures)]

@@ -8,6 +8,7 @@ from app.cli import data, reading, stage
 from app.cli.addresses import Addresses
 from app.cli.rehearse import PLAIN, verdict
 from app.cli.serve import run
+from app.cli.watching import columns
 from app.rehearsal import scenes
 from app.settings import Settings
 
@@ -48,8 +49,8 @@ async def rehearsal() -> int:
         click.echo(f"scene       {PLAIN}: {scenes.load(PLAIN).title}")
         report = await here.play(PLAIN, tell=click.echo)
         if report.row is not None:
-            click.echo("the finished row (again: callrow show --latest):")
-            click.echo(data.as_json(report.row))
+            click.echo("the finished row (all of it, with what was said: .venv/bin/callrow show --latest):")
+            click.echo(data.as_json(columns(report.row)))
         for line in verdict(report):
             click.echo(line)
         click.echo(f"serving on {here.settings.public_url}; stop with Ctrl-C")

@@ -6,6 +6,7 @@ Rule: an utterance is told once, when its row has stayed the same from one look 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 type Row = Mapping[str, Any]
@@ -23,9 +24,10 @@ class Watch:
         """What is new in the row since the last look."""
         final = row.get("state") == "final"
         lines: list[tuple[int, str]] = []
-        lines += self._new("utterance", row["utterances"], ("epoch", "key"), utterance_line, final or None)
-        lines += self._new("turn", row["turn_list"], ("epoch", "number"), turn_line, final or None)
-        lines += self._new("tool", row["tool_invocations"], ("tool_call",), tool_line, final or None)
+        lines += self._new("utterance", row["utterances"], ("epoch", "key"), utterance_line, final)
+        lines += self._new("turn", row["turn_list"], ("epoch", "number"), turn_line, final)
+        tools = [{**tool, "at_ms": since(row, tool["started_at"])} for tool in row["tool_invocations"]]
+        lines += self._new("tool", tools, ("tool_call",), tool_line, final)
         told = [line for _, line in sorted(lines, key=lambda line: line[0])]
         if row.get("agent") != self._agent:
             if self._agent is not None:
@@ -39,7 +41,7 @@ class Watch:
         things: Sequence[Row],
         names: tuple[str, ...],
         line: Callable[[Row], tuple[int, str] | None],
-        at_once: bool | None,
+        at_once: bool,
     ) -> list[tuple[int, str]]:
         found = []
         for thing in things:
@@ -85,9 +87,19 @@ def tool_line(tool: Row) -> tuple[int, str] | None:
     given = (
         ", ".join(f"{name}={value!r}" for name, value in tool["arguments"].items()) if isinstance(tool["arguments"], dict) else ""
     )
-    took = f", {tool['duration_ms']:,} ms" if tool.get("duration_ms") is not None else ""
-    why = f" ({tool['reason']})" if tool.get("reason") else ""
-    return 10**12, f"{'':>8}  tool {tool['name']}({given}): {tool['status']}{why}{took}"
+    took = f", {tool['duration_ms']:,} ms" if tool["kind"] == "errand" and tool["duration_ms"] is not None else ""
+    why = f" ({tool['reason']})" if tool["reason"] else ""
+    return tool["at_ms"], f"{'':>8}  tool {tool['name']}({given}): {tool['status']}{why}{took}"
+
+
+def since(row: Row, moment: str) -> int:
+    """Milliseconds from the call's birth to a moment."""
+    return round((datetime.fromisoformat(moment) - datetime.fromisoformat(row["started_at"])).total_seconds() * 1_000)
+
+
+def columns(row: Row) -> dict[str, Any]:
+    """The row itself, without what belongs to it: that has been told."""
+    return {name: value for name, value in row.items() if name not in ("utterances", "turn_list", "tool_invocations")}
 
 
 def _line(at: int, who: str, text: str) -> str:

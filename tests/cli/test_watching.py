@@ -6,7 +6,8 @@ from app.cli.watching import Watch
 
 
 def row(**parts: Any) -> dict[str, Any]:
-    return {"state": "live", "agent": "front-desk", "utterances": [], "turn_list": [], "tool_invocations": []} | parts
+    known = {"state": "live", "agent": "front-desk", "started_at": "2026-11-20T09:00:00+00:00"}
+    return known | {"utterances": [], "turn_list": [], "tool_invocations": []} | parts
 
 
 def said(key: str, speaker: str, heard: str | None, at: int = 1_000, **other: Any) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def turn(**other: Any) -> dict[str, Any]:
 
 def tool(**other: Any) -> dict[str, Any]:
     known = {"tool_call": "t1", "name": "book_appointment", "arguments": {"opening": "2026-11-24T10:00"}, "status": "done"}
-    return known | {"reason": None, "duration_ms": 12} | other
+    more = {"kind": "errand", "reason": None, "duration_ms": 12, "started_at": "2026-11-20T09:00:02.500000+00:00"}
+    return known | more | other
 
 
 def told(*rows: dict[str, Any]) -> list[str]:
@@ -87,6 +89,17 @@ def test_a_tool_is_told_when_it_is_known_what_came_of_it():
     assert told(out, out, back, back) == ["tool book_appointment(opening='2026-11-24T10:00'): done, 12 ms"]
     failed = row(tool_invocations=[tool(status="failed", reason="TimeoutError", arguments="{broken")])
     assert told(failed, failed) == ["tool book_appointment(): failed (TimeoutError), 12 ms"]
+
+
+def test_a_control_takes_no_time_worth_telling():
+    note = row(tool_invocations=[tool(name="note_slot", arguments={"slot": "name"}, kind="control", duration_ms=0)])
+    assert told(note, note) == ["tool note_slot(slot='name'): done"]
+
+
+def test_what_is_new_at_once_is_told_in_the_order_it_happened():
+    first, last = said("a", "agent", "One moment.", 2_000), said("b", "agent", "Booked.", 3_000)
+    both = row(state="final", utterances=[last, first], tool_invocations=[tool()])
+    assert [line.split()[0] for line in told(both)] == ["2.0s", "tool", "3.0s"]
 
 
 def test_a_handoff_is_told():
