@@ -115,6 +115,7 @@ _DIRECTIONS = (
     (r"has to end", lambda memory, order: "I am sorry, we have to end the call now. Goodbye!"),
     (r"goodbye|good-bye", lambda memory, order: _goodbye(order)),
     (r"putting (?:them|the caller) through", lambda memory, order: "I am putting you through now."),
+    (r"nobody could be reached", lambda memory, order: NOBODY),
     (r"taken over", _introduction),
     (r"cut off|interrupted", _after_a_break),
     (r"\bgreet", lambda memory, order: f"Hello, thank you for calling. {HELP}"),
