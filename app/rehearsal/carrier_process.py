@@ -10,15 +10,15 @@ input, events go as JSON lines to standard output:
     {"hang_up": {"call_sid": "CA..."}}                     the caller hangs up
     {"quit": true}                                         or the end of standard input
 
-Every event of a call bears `call_sid`; the last one is `report`, with what the carrier saw. First of all comes
-`{"event": "ready", "api_url": ...}`.
+Every event of a call bears `call_sid`; the last one is `report`, with what the carrier saw. `failed` says why a call could not be
+placed. First of all comes `{"event": "ready", "api_url": ...}`.
 """
 
 import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,12 +63,14 @@ class Desk:
         self._carrier = carrier
         self._callers: dict[str, SceneCaller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.faults: list[Exception] = []
+        """What went wrong in us, not in a call."""
 
     async def take(self, order: Mapping[str, Any]) -> bool:
         """Carry out one order; False means to stop."""
         match order:
             case {"place": {"scene": str(scene), **how}}:
-                await self._place(scene, {str(name): value for name, value in how.items()})
+                self._begin(self._play(scene, {str(name): value for name, value in how.items()}))
             case {"agent_said": {"call_sid": str(sid), "text": str(text)}}:
                 if sid in self._callers:
                     self._callers[sid].agent_said(text)
@@ -81,7 +83,7 @@ class Desk:
                 say({"event": "misunderstood", "order": sorted(order)})
         return True
 
-    async def _place(self, name: str, how: Mapping[str, Any]) -> None:
+    async def _place(self, name: str, how: Mapping[str, Any]) -> tuple[Call, SceneCaller]:
         scene = load(name)
         if "seed" in how:
             scene = replace(scene, person=replace(scene.person, seed=int(how["seed"])))
@@ -91,23 +93,41 @@ class Desk:
             if call is not None:
                 call.tell(kind, content)
 
-        caller = SceneCaller(scene, spoken, tell)
-        call = await self._carrier.place(caller, call_plan(scene, spoken))
+        # In a thread: the clocks of the other calls must not wait for a voice to be made.
+        caller = await asyncio.to_thread(SceneCaller, scene, spoken, tell)
+        plan = await asyncio.to_thread(call_plan, scene, spoken)
+        call = await self._carrier.place(caller, plan)
         self._callers[call.sid] = caller
         placed = {"call_sid": call.sid, "scene": scene.name, "title": scene.title, "from": scene.person.number}
         say({"event": "placed", "reference": how.get("reference"), **placed})
-        task = asyncio.create_task(self._see_to_its_end(call, caller, how.get("listen")))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return call, caller
 
-    async def _see_to_its_end(self, call: Call, caller: SceneCaller, listen: str | None) -> None:
+    async def _play(self, name: str, how: Mapping[str, Any]) -> None:
+        try:
+            call, caller = await self._place(name, how)
+        except Exception as fault:
+            say({"event": "failed", "reference": how.get("reference"), "why": type(fault).__name__})
+            raise
         try:
             await call.ended()
+        except Exception as fault:
+            caller.troubles.append(f"the caller's script broke: {type(fault).__name__}")
+            raise
         finally:
-            if listen is not None:
-                call.line.recording.save(Path(listen))
+            if (listen := how.get("listen")) is not None:
+                await asyncio.to_thread(call.line.recording.save, Path(listen))
             del self._callers[call.sid]
             say({"event": "report", **facts(call, caller)})
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(fault := task.exception(), Exception):
+            self.faults.append(fault)
 
     async def empty(self) -> None:
         """Wait until every call has been reported."""
@@ -136,6 +156,8 @@ async def serve(carrier: Carrier) -> None:
             if not call.finished:
                 call.hang_up()
         await desk.empty()
+    if desk.faults:
+        raise ExceptionGroup("calls that could not be carried", desk.faults)
 
 
 @click.command()

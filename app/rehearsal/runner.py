@@ -208,19 +208,32 @@ class Peers:
             await self._model.stop()
 
     async def rehearse(
-        self, name: str, *, read_row: ReadRow, on_event: OnEvent = lambda event: None, listen: Path | None = None
+        self,
+        name: str,
+        *,
+        read_row: ReadRow,
+        on_event: OnEvent = lambda event: None,
+        listen: Path | None = None,
+        seed: int | None = None,
     ) -> Report:
         """Let a scene's caller call; wait for the end of the call and for the finished row; judge.
 
         `name` is a shipped scene's or the path of a file. Events of the call and of its model's session go to `on_event`;
-        `listen` is the stereo WAV to write. May run several times at once. Raises `BadScene`, `PeerLost`.
+        `listen` is the stereo WAV to write, `seed` another one for the caller's dice and noise. May run several times at once.
+        Raises `BadScene`, `PeerLost`.
         """
         scene = load(name)
         began = time.monotonic()
         call = _Call(reference=secrets.token_hex(8), on_event=on_event)
-        how = {"scene": name, "reference": call.reference} | ({} if listen is None else {"listen": str(listen)})
+        how = {"scene": name, "reference": call.reference, "listen": listen and str(listen), "seed": seed}
+        how = {key: value for key, value in how.items() if value is not None}
         try:
             await self._see_through(call, how)
+        except BaseException:
+            if call.sid and not call.reported.is_set():
+                with contextlib.suppress(PeerLost):
+                    self.hang_up(call.sid)  # nobody waits for this call any more
+            raise
         finally:
             self._forget(call)
         row = await self._finished_row(call.sid, read_row)
@@ -235,6 +248,8 @@ class Peers:
             self._calls[call.reference] = call
             self._carrier.order({"place": how})
             await self._unless_gone(call.placed.wait())
+            if call.why_not is not None:
+                raise PeerLost("carrier", f"could not place the call: {call.why_not}")
             if self._model is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(SESSION_WITHIN_S):  # a call that is turned away never has one
@@ -279,6 +294,9 @@ class Peers:
                 self._calls[call.sid] = call
                 self._without_session.append(call)
                 call.placed.set()
+            case "failed":
+                call.why_not = str(event["why"])
+                call.placed.set()
             case "report":
                 call.facts = dict(event)
                 call.reported.set()
@@ -314,6 +332,7 @@ class _Call:
     reference: str
     on_event: OnEvent
     sid: str = ""
+    why_not: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     placed: asyncio.Event = field(default_factory=asyncio.Event)
     has_session: asyncio.Event = field(default_factory=asyncio.Event)

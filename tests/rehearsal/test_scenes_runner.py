@@ -126,3 +126,18 @@ async def test_a_carrier_that_cannot_start_is_a_lost_peer(monkeypatch, capfd):
     with pytest.raises(PeerLost, match="the pretend carrier did not start"):
         await running.__aenter__()
     assert "TWILIO_AUTH_TOKEN is not set" in capfd.readouterr().err
+
+
+async def test_a_call_that_cannot_be_placed_is_said_so_and_the_carrier_lives_on(scene, tmp_path):
+    async def read_row(sid: str) -> dict[str, Any]:
+        return ROW
+
+    mute = tmp_path / "mute.toml"
+    mute.write_text(SCENE + '[caller]\nvoice = "nobody"\n')
+    service = Service({}, speaks)
+    async with serving(service), peers(service) as running, asyncio.timeout(BOUND * 2):
+        service.documents["/twilio/voice"] = [service.connect()]
+        with pytest.raises(PeerLost, match="could not place the call"):
+            await running.rehearse(str(mute), read_row=read_row)
+        report = await running.rehearse(scene, read_row=read_row)
+    assert report.passed
