@@ -93,12 +93,11 @@ def measure(kind: type[Target], path: str, calls: int, seconds: float, folder: P
                 peers.stdout.close()
             end = spent(target.pid)
             result["cpu_seconds_whole_run"] = end.cpu_seconds - idle.cpu_seconds
-            log = target.tail(3)
         result["rows"] = target.checked()
     except TargetFailed as fault:
         raise RunFailed(str(fault)) from None
     if result["complaints"] and kind is Callrow:
-        say(f"{label}: complaints: {result['complaints']}; the end of its log: {log or '(empty)'}")
+        say(f"{label}: complaints: {result['complaints']}")
     if result["others_on_the_core"] > OTHERS_LIMIT:
         say(f"{label}: others had {result['others_on_the_core']:.0%} of the bridge's core: its latencies are partly theirs")
     return result
