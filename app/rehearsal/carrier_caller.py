@@ -159,10 +159,6 @@ class Handset:
         """Wait until the call has been answered."""
         await self.until(lambda: self._now > 0)
 
-    async def quiet(self, ms: int, *, since_ms: int, within_ms: int) -> bool:
-        """Wait until somebody has been heard after `since_ms` and then not for `ms`; whether that came in time."""
-        return await self.until(lambda: self.heard_since(since_ms) and self.quiet_ms >= ms, within_ms=within_ms)
-
     def begin(self, speech: bytes) -> None:
         """Begin to speak; who is speaking already goes on first."""
         self._speech += speech

@@ -17,7 +17,7 @@ from app.rehearsal import ulaw
 from app.rehearsal.carrier_caller import Handset, LineDead
 from app.rehearsal.carrier_plans import CallPlan, DialPlan
 from app.rehearsal.line import BYTES_PER_MS
-from app.rehearsal.scenes import Noise, Person, Reply, Scene, Step
+from app.rehearsal.scenes import WITHIN_MS, Noise, Person, Reply, Scene, Step
 
 VOICE_LEVEL = 3_000.0
 """Root mean square of a caller's voice; noise is measured against it."""
@@ -135,13 +135,12 @@ class SceneCaller:
         self._since_ms = phone.now_ms
 
     async def _listen(self, phone: Handset, quiet_ms: int, within_ms: int) -> None:
-        if not await phone.quiet(quiet_ms, since_ms=self._since_ms, within_ms=within_ms):
-            heard = phone.heard_since(self._since_ms)
-            raise Stuck(
-                f"the agent spoke on for {within_ms} ms without a pause of {quiet_ms} ms"
-                if heard
-                else f"the agent was not heard within {within_ms} ms"
-            )
+        """Wait until the agent has been heard, and then until it is quiet; each within the bound."""
+        since = self._since_ms
+        if not await phone.until(lambda: phone.heard_since(since), within_ms=within_ms):
+            raise Stuck(f"the agent was not heard within {within_ms} ms")
+        if not await phone.until(lambda: phone.quiet_ms >= quiet_ms, within_ms=max(within_ms, WITHIN_MS)):
+            raise Stuck(f"the agent spoke on for {within_ms} ms without a pause of {quiet_ms} ms")
 
     async def _interrupt(self, phone: Handset, step: Step) -> None:
         since = self._since_ms

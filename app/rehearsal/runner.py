@@ -7,8 +7,8 @@ and says whether what the scene expects held.
 
 Rule 1: voice and ears (espeak-ng, PocketSphinx) are never imported here; they live in the two children only.
 Rule 2: the children end with us: their standard input ends, and they go.
-Rule 3: the caller is told what the agent says by the model's own log. Which session belongs to which call is known because calls
-are placed one after the other: the next session to open is the last call's.
+Rule 3: the caller is told what the agent says by the model's own log. Which session belongs to which call is known by their
+order: streams and sessions that begin are paired first to first. Calls are placed one after the other, so there is one of each.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ READY_WITHIN_S = 60.0
 ROW_WITHIN_S = 20.0
 """How long after the end of the call its row may take to be finished."""
 SESSION_WITHIN_S = 10.0
+LATE_FRAMES = 100
+"""Two seconds' worth."""
 SECRETS = ("TWILIO_AUTH_TOKEN", "OPENAI_API_KEY")
 """Real ones are no business of a pretend peer."""
 LONGEST_LINE = 2**22
@@ -186,6 +188,9 @@ class Peers:
         """By our own reference, and by the call's sid once that is known."""
         self._sessions: dict[str, _Call] = {}
         self._without_session: list[_Call] = []
+        """Calls whose stream has begun, and no session yet."""
+        self._without_call: list[tuple[str, list[Mapping[str, Any]]]] = []
+        """Sessions that have opened, and no stream yet; with what they told meanwhile."""
 
     async def __aenter__(self) -> Self:
         self._carrier.listen(self._on_carrier)
@@ -238,6 +243,8 @@ class Peers:
             self._forget(call)
         row = await self._finished_row(call.sid, read_row)
         failures = check(scene, row, call.facts)
+        if failures and (late := call.facts["late_frames"]) > LATE_FRAMES:
+            failures.append(f"this machine did not keep real time ({late} frames came late); that alone may be why")
         seconds = time.monotonic() - began
         return Report(
             scene=scene.name, title=scene.title, call_sid=call.sid, failures=failures, row=row, facts=call.facts, seconds=seconds
@@ -292,8 +299,12 @@ class Peers:
             case "placed":
                 call.sid = event["call_sid"]
                 self._calls[call.sid] = call
-                self._without_session.append(call)
                 call.placed.set()
+            case "stream_started":
+                self._without_session.append(call)
+                self._pair()
+            case "stream_ended" if call in self._without_session:
+                self._without_session.remove(call)
             case "failed":
                 call.why_not = str(event["why"])
                 call.placed.set()
@@ -304,19 +315,31 @@ class Peers:
 
     def _on_model(self, event: Mapping[str, Any]) -> None:
         session = event.get("session", "")
-        if event["event"] == "session_opened" and self._without_session:
-            call = self._sessions[session] = self._without_session.pop(0)
+        if event["event"] == "session_opened":
+            self._without_call.append((session, []))
+            self._pair()
+        for waiting, told in self._without_call:
+            if waiting == session:
+                told.append(event)
+        if (call := self._sessions.get(session)) is not None:
+            self._hand_on(call, event)
+        if event["event"] == "session_closed":
+            self._sessions.pop(session, None)
+            self._without_call = [entry for entry in self._without_call if entry[0] != session]
+
+    def _pair(self) -> None:
+        while self._without_session and self._without_call:
+            call = self._without_session.pop(0)
+            session, told = self._without_call.pop(0)
+            self._sessions[session] = call
             call.has_session.set()
-        if (known := self._sessions.get(session)) is None:
-            return
-        match event["event"]:
-            case "agent_says":
-                self._carrier.order({"agent_said": {"call_sid": known.sid, "text": event["text"]}})
-            case "session_closed":
-                del self._sessions[session]
-                if not known.reported.is_set():
-                    self._without_session.append(known)  # another stream of the same call opens another
-        known.on_event({**event, "call_sid": known.sid})
+            for event in told:
+                self._hand_on(call, event)
+
+    def _hand_on(self, call: "_Call", event: Mapping[str, Any]) -> None:
+        if event["event"] == "agent_says":
+            self._carrier.order({"agent_said": {"call_sid": call.sid, "text": event["text"]}})
+        call.on_event({**event, "call_sid": call.sid})
 
     def _forget(self, call: "_Call") -> None:
         for name in (call.reference, call.sid):
