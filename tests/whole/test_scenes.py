@@ -1,7 +1,7 @@
 """The whole path through real sockets: every shipped scene is called, spoken, heard and judged; then its journal is played again.
 
-The service is `callrow serve` as a process of its own; carrier and model are the rehearsal's. Scenes run side by side, as many as the
-peers keep in real time, each once.
+The service is `callrow serve` as a process of its own; carrier and model are the rehearsal's. Scenes run side by side, as many
+as the peers keep in real time, each once.
 """
 
 import asyncio
