@@ -6,6 +6,7 @@ Rule 3: checks do not wait for one another, and none waits for ever.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 
 import click
 import httpx2
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from app.cli import reading
 from app.cli.addresses import Addresses
@@ -103,6 +106,7 @@ async def examine(settings: Settings, unusable: Collection[str] = (), *, today: 
         ("agents", ("AGENTS_DIR", "TRANSFER_TO"), lambda: asyncio.to_thread(check_agents, settings)),
         ("model dates", (), lambda: _at_once(check_dates(settings, today))),
         ("model", ("OPENAI_API_KEY", "OPENAI_BASE_URL"), lambda: check_model(settings)),
+        ("session", ("OPENAI_API_KEY", "OPENAI_BASE_URL"), lambda: check_session(settings)),
         (
             "carrier",
             ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_URL", "PUBLIC_URL"),
@@ -205,6 +209,26 @@ async def check_model(settings: Settings) -> list[Finding]:
         else:
             findings.append(wrong("model", f"{model} is not there for this key", f"{setting}=one that the key's project may use"))
     return findings
+
+
+async def check_session(settings: Settings) -> list[Finding]:
+    """The provider opens a session for us: the socket itself, and not only the list. Nothing is said, and it costs nothing."""
+    address = settings.realtime_url.partition("?")[0]
+    headers = {"Authorization": f"Bearer {settings.openai_api_key.get_secret_value()}"}
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            async with connect(settings.realtime_url, additional_headers=headers, compression=None, proxy=None) as socket:
+                first = json.loads(await socket.recv())
+    except InvalidStatus as fault:
+        status = fault.response.status_code
+        return [wrong("session", f"{address} refuses a session (HTTP {status})", "see the findings of `model` above")]
+    except (OSError, TimeoutError, WebSocketException, ValueError) as fault:
+        remedy = "WebSockets to the provider must get through this machine's firewall"
+        return [wrong("session", f"{address}: no session ({type(fault).__name__})", remedy)]
+    if isinstance(first, dict) and first.get("type") == "session.created":
+        return [ok("session", f"{settings.realtime_model} opens one")]
+    code = str((first.get("error") or {}).get("code")) if isinstance(first, dict) else "no event"
+    return [wrong("session", f"{settings.realtime_model} opens none: {code}", "REALTIME_MODEL=one that the key's project may use")]
 
 
 async def check_carrier(settings: Settings) -> list[Finding]:

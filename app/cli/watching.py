@@ -5,11 +5,15 @@ Pure: it is shown the row again and again as it grows, and says what is new. Tim
 Rule: an utterance is told once, when its row has stayed the same from one look to the next; words come in more than one piece.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 type Row = Mapping[str, Any]
+
+
+PATIENT_LOOKS = 15
+"""So often a caller's words that are still to come hold up what came after them."""
 
 
 class Watch:
@@ -18,51 +22,44 @@ class Watch:
     def __init__(self) -> None:
         self._told: set[tuple[Any, ...]] = set()
         self._seen: dict[tuple[Any, ...], Row] = {}
+        self._looks: dict[tuple[Any, ...], int] = {}
         self._agent: str | None = None
 
     def see(self, row: Row) -> list[str]:
-        """What is new in the row since the last look."""
+        """What is new in the row since the last look, in the order it happened."""
         final = row.get("state") == "final"
-        lines: list[tuple[int, str]] = []
-        lines += self._new("utterance", row["utterances"], ("epoch", "key"), utterance_line, final)
-        lines += self._new("turn", row["turn_list"], ("epoch", "number"), turn_line, final)
         tools = [{**tool, "at_ms": since(row, tool["started_at"])} for tool in row["tool_invocations"]]
-        lines += self._new("tool", tools, ("tool_call",), tool_line, final)
-        told = [line for _, line in sorted(lines, key=lambda line: line[0])]
+        things: list[tuple[tuple[Any, ...], Row, int, str | None]] = [
+            *((("said", said["epoch"], said["key"]), said, *utterance_line(said)) for said in row["utterances"]),
+            *((("turn", turn["epoch"], turn["number"]), turn, *turn_line(turn)) for turn in row["turn_list"]),
+            *((("tool", tool["tool_call"]), tool, *tool_line(tool)) for tool in tools),
+        ]
+        told = []
+        for key, thing, _at, line in sorted(things, key=lambda thing: thing[2]):
+            if key in self._told:
+                continue
+            settled = final or self._seen.get(key) == thing
+            self._seen[key] = thing
+            if settled and line is not None:
+                self._told.add(key)
+                told.append(line)
+            elif key[0] == "said" and not final:
+                self._looks[key] = self._looks.get(key, 0) + 1
+                if self._looks[key] <= PATIENT_LOOKS:
+                    break
         if row.get("agent") != self._agent:
             if self._agent is not None:
                 told.append(f"{'':>8}  {self._agent} hands the call to {row.get('agent')}")
             self._agent = row.get("agent")
         return told
 
-    def _new(
-        self,
-        kind: str,
-        things: Sequence[Row],
-        names: tuple[str, ...],
-        line: Callable[[Row], tuple[int, str] | None],
-        at_once: bool,
-    ) -> list[tuple[int, str]]:
-        found = []
-        for thing in things:
-            key = (kind, *(thing[name] for name in names))
-            if key in self._told:
-                continue
-            if at_once or self._seen.get(key) == thing:
-                said = line(thing)
-                if said is not None:
-                    self._told.add(key)
-                    found.append(said)
-            self._seen[key] = thing
-        return found
 
-
-def utterance_line(said: Row) -> tuple[int, str] | None:
-    """One stretch of speech; None while a caller's words are still to come."""
+def utterance_line(said: Row) -> tuple[int, str | None]:
+    """When it began, and its line; none while a caller's words are still to come."""
     at = int(said["started_at_ms"])
     if said["speaker"] == "caller":
         if said["heard"] is None and not said["untranscribed"]:
-            return None
+            return at, None
         return at, _line(at, "caller", said["heard"] or "(something that was not understood)")
     text = said["heard"] or ""
     if said["interrupted"]:
@@ -71,19 +68,19 @@ def utterance_line(said: Row) -> tuple[int, str] | None:
     return at, _line(at, said["agent"] or "agent", text.strip())
 
 
-def turn_line(turn: Row) -> tuple[int, str] | None:
-    """How long the caller waited for the answer; None for what the agent says of itself, and until it is known."""
+def turn_line(turn: Row) -> tuple[int, str | None]:
+    """When the answer was heard, and how long the caller waited for it; no line for what the agent says of itself."""
+    at = int(turn["audible_at_ms"] or turn["requested_at_ms"])
     if turn["latency_ms"] is None:
-        return None
-    at = int(turn["audible_at_ms"])
+        return at, None
     tools = f", with {turn['tools']} tool{'s' * (turn['tools'] != 1)}" if turn["tools"] else ""
     return at, f"{'':>8}  answer heard {turn['latency_ms']:,} ms after the caller stopped{tools}"
 
 
-def tool_line(tool: Row) -> tuple[int, str] | None:
-    """One tool; None until it is known what came of it."""
+def tool_line(tool: Row) -> tuple[int, str | None]:
+    """When a tool was called, and its line; none until it is known what came of it."""
     if tool["status"] == "intended":
-        return None
+        return tool["at_ms"], None
     given = (
         ", ".join(f"{name}={value!r}" for name, value in tool["arguments"].items()) if isinstance(tool["arguments"], dict) else ""
     )

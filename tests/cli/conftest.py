@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
 
 from app.cli import main
 from app.settings import Settings
@@ -66,36 +69,32 @@ def callrow(*arguments: str, cwd: Path, timeout: float = 100, **env: str) -> sub
 
 
 class World:
-    """A server on loopback that answers GET by a table, and remembers who asked with which authorization."""
+    """A server on loopback: answers GET by a table, greets WebSockets with one event, remembers who asked and how."""
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
+        self.first_event: Any = {"type": "session.created"}
         self.asked: list[tuple[str, str | None]] = []
-        world = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                world.asked.append((path, self.headers.get("authorization")))
-                status, body = world.answers.get(path, (404, {"code": 20404}))
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._server = serve(self._greet, "127.0.0.1", 0, process_request=self._answer)
+        self.url = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
+
+    def _answer(self, _: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        self.asked.append((path, request.headers.get("Authorization")))
+        if path == "/v1/realtime" and path not in self.answers:
+            return None
+        status, body = self.answers.get(path, (404, {"code": 20404}))
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(content)), "Connection": "close"})
+        return Response(status, HTTPStatus(status).phrase, headers, content)
+
+    def _greet(self, socket: ServerConnection) -> None:
+        socket.send(self.first_event if isinstance(self.first_event, str) else json.dumps(self.first_event))
 
     def close(self) -> None:
         self._server.shutdown()
-        self._server.server_close()
         self._thread.join()
 
 

@@ -41,9 +41,20 @@ def test_where_all_is_well_nothing_is_wrong(run: Run, well: dict[str, str], worl
     result = run("doctor", **well)
     assert result.exit_code == 0, result.output
     assert all(line.startswith("ok ") for line in result.stdout.splitlines())
-    for name in ("settings", "database", "migrations", "agents", "transfer", "model dates", "model", "carrier", "public address"):
+    for name in (
+        "settings",
+        "database",
+        "migrations",
+        "agents",
+        "transfer",
+        "model dates",
+        "model",
+        "session",
+        "carrier",
+        "public address",
+    ):
         assert f"ok            {name}: " in result.stdout
-    assert ("/v1/models", "Bearer a-key") in world.asked
+    assert {("/v1/models", "Bearer a-key"), ("/v1/realtime", "Bearer a-key")} <= set(world.asked)
     assert "a-key" not in result.output
     assert "a-token" not in result.output
 
@@ -56,6 +67,7 @@ def test_missing_settings_are_wrong_and_what_needs_them_cannot_be_checked(run: R
     assert "cannot check  carrier: TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN and PUBLIC_URL must be set right first" in result.stdout
     assert "ok            database: " in result.stdout
     assert "wrong         model: http://127.0.0.1:9/v1/models: no answer (ConnectError)" in result.stdout
+    assert "wrong         session: ws://127.0.0.1:9/v1/realtime: no session (ConnectionRefusedError)" in result.stdout
 
 
 def test_a_database_that_was_never_migrated(well: dict[str, str], tmp_path: Any):
@@ -98,6 +110,30 @@ def test_a_provider_that_is_not_as_it_should_be(well: dict[str, str], world: Wor
     assert name == "model"
     assert said in what
     assert remedy
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"type": "error", "error": {"code": "model_not_found"}}, "gpt-realtime-2.1 opens none: model_not_found"),
+        ({"type": "error"}, "gpt-realtime-2.1 opens none: None"),
+        ("[]", "gpt-realtime-2.1 opens none: no event"),
+        ("<html>", "no session (JSONDecodeError)"),
+    ],
+)
+def test_a_provider_that_lists_the_model_and_opens_no_session(well: dict[str, str], world: World, event: Any, said: str):
+    world.first_event = event
+    ((name, what, remedy),) = wrong(well)
+    assert name == "session"
+    assert what.endswith(said)
+    assert remedy
+
+
+def test_a_provider_that_refuses_the_socket(well: dict[str, str], world: World):
+    world.answers["/v1/realtime"] = (403, {})
+    ((name, what, _),) = wrong(well)
+    assert name == "session"
+    assert what.endswith("refuses a session (HTTP 403)")
 
 
 @pytest.mark.parametrize(

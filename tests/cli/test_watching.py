@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.cli.watching import Watch
+from app.cli.watching import PATIENT_LOOKS, Watch
 
 
 def row(**parts: Any) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def said(key: str, speaker: str, heard: str | None, at: int = 1_000, **other: An
 
 
 def turn(**other: Any) -> dict[str, Any]:
-    return {"epoch": 1, "number": 2, "latency_ms": 840, "audible_at_ms": 5_000, "tools": 0, "interrupted": False} | other
+    known = {"epoch": 1, "number": 2, "latency_ms": 840, "requested_at_ms": 4_500, "audible_at_ms": 5_000, "tools": 0}
+    return known | {"interrupted": False} | other
 
 
 def tool(**other: Any) -> dict[str, Any]:
@@ -100,6 +101,18 @@ def test_what_is_new_at_once_is_told_in_the_order_it_happened():
     first, last = said("a", "agent", "One moment.", 2_000), said("b", "agent", "Booked.", 3_000)
     both = row(state="final", utterances=[last, first], tool_invocations=[tool()])
     assert [line.split()[0] for line in told(both)] == ["2.0s", "tool", "3.0s"]
+
+
+def test_a_callers_words_are_waited_for_before_what_came_of_them_is_told():
+    silent = row(utterances=[said("c", "caller", None)], tool_invocations=[tool()])
+    assert told(silent, silent, silent) == []
+    worded = row(utterances=[said("c", "caller", "Book it.")], tool_invocations=[tool()])
+    assert [line.split()[0] for line in told(silent, silent, worded, worded, worded)] == ["1.0s", "tool"]
+
+
+def test_words_that_do_not_come_hold_nothing_up_for_long():
+    silent = row(utterances=[said("c", "caller", None)], tool_invocations=[tool()])
+    assert [line.split()[0] for line in told(*[silent] * (PATIENT_LOOKS + 2))] == ["tool"]
 
 
 def test_a_handoff_is_told():
