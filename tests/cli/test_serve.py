@@ -26,19 +26,24 @@ SOON_S = 60.0
 class Service:
     """A running `callrow serve`, and what it says."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, command: str = "serve", **env: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "serve"],
+                [*COMMAND, command],
                 cwd=folder,
                 env=environment(**LIVE | {"PUBLIC_URL": self.url, "PORT": str(self.port)} | env),
-                stdout=subprocess.DEVNULL,
+                stdout=log,
                 stderr=log,
             )
+
+    @property
+    def said(self) -> str:
+        """Everything on both outputs."""
+        return self._log.read_text()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """What was logged: every line, or those of one event."""
@@ -75,6 +80,22 @@ def service(tmp_path: Path, sqlite_url: str) -> Iterator[Service]:
     running = Service(tmp_path, DATABASE_URL=sqlite_url)
     yield running
     if running.process.poll() is None:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_up_with_all_keys_migrates_says_what_to_enter_at_the_carrier_and_serves(tmp_path: Path):
+    running = Service(tmp_path, "up")
+    try:
+        running.opened(1)
+        assert running.ready() == 200
+        for path in ("voice", "fallback", "status"):
+            assert f"{running.url}/twilio/{path}, HTTP POST" in running.said
+        assert (tmp_path / "var" / "callrow.db").is_file()
+        assert LIVE["OPENAI_API_KEY"] not in running.said
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ended() == 0
+    finally:
         running.process.kill()
         running.process.wait()
 
@@ -144,7 +165,7 @@ def test_who_stops_lets_live_calls_end_and_a_second_signal_does_not(service: Ser
     service.process.send_signal(number)
     assert service.ended() == 0
     assert gone(worker)
-    assert "Traceback" not in service._log.read_text()
+    assert "Traceback" not in service.said
 
 
 def test_a_replaced_worker_keeps_its_calls_and_takes_no_new_ones(service: Service):
