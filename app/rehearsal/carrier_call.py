@@ -355,6 +355,7 @@ class Call:
             case twiml.Redirect(to=target):
                 return Ask(target)
             case twiml.Hangup():
+                self.answer()  # as the first verb it answers too; only <Reject> does not
                 return Stop("completed", "hang-up verb")
             case twiml.Reject(reason=reason):
                 # The status of a rejected call is not documented; busy and no-answer are what its reasons sound like.

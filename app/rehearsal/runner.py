@@ -159,7 +159,8 @@ class Peers:
     """The pretend model and the pretend carrier, for one service.
 
     `service_url` is where the service will be reached, `public_url` its PUBLIC_URL if that is another. The auth token goes to the
-    carrier by its environment. `only_carrier` leaves the model out, for a service that has another. Raises `PeerLost` on entering.
+    carrier by its environment. `only_carrier` leaves the model out, for a service that has another; `misbehave` is the model's
+    script of misbehaviour. Raises `PeerLost` on entering.
     """
 
     def __init__(
@@ -172,13 +173,15 @@ class Peers:
         number: str = "+15559870000",
         seed: int = 0,
         only_carrier: bool = False,
+        misbehave: str | None = None,
     ) -> None:
         arguments = ["--service", service_url, "--account", account_sid, "--number", number, "--seed", str(seed)]
         if public_url is not None:
             arguments += ["--public", public_url]
         secret = {"TWILIO_AUTH_TOKEN": auth_token}
         self._carrier = Child("carrier", "app.rehearsal.carrier_process", arguments, secret)
-        self._model = None if only_carrier else Child("model", "app.rehearsal.model", [], {})
+        script = [] if misbehave is None else ["--misbehave", misbehave]
+        self._model = None if only_carrier else Child("model", "app.rehearsal.model", script, {})
         self.carrier_url = ""
         """For TWILIO_API_URL."""
         self.model_url = ""
