@@ -26,7 +26,7 @@ class Addresses:
     def lines(self) -> list[str]:
         """What to enter where, in the words of the carrier's console."""
         return [
-            f"A call comes in:      Webhook, {self.voice}, HTTP POST",
-            f"Primary handler fails: Webhook, {self.fallback}, HTTP POST",
-            f"Call status changes:  {self.status}, HTTP POST",
+            f"A call comes in:        Webhook, {self.voice}, HTTP POST",
+            f"Primary handler fails:  Webhook, {self.fallback}, HTTP POST",
+            f"Call status changes:    {self.status}, HTTP POST",
         ]

@@ -33,7 +33,7 @@ def live(settings: Settings) -> int:
     click.echo("In the Twilio console, Phone Numbers, your number, Voice Configuration, enter:")
     for line in Addresses.of(settings).lines():
         click.echo(f"  {line}")
-    click.echo("To see whether everything fits, in another terminal: callrow doctor")
+    click.echo("To see whether everything fits, in another terminal: .venv/bin/callrow doctor")
     click.echo(f"serving on {settings.host}, port {settings.port}; stop with Ctrl-C (live calls end first; twice: at once)")
     sys.stdout.flush()
     return run(settings)
