@@ -143,9 +143,9 @@ class Bridge:
             while inbox and not self._ended.done():
                 at, event = inbox.popleft()
                 ordered = call.handle(event, at=at)
-                self._recorder.saw(event, ordered, at=at)
                 for command in ordered:
                     self._carry_out(command)
+                self._recorder.saw(event, ordered, at=at)
                 if call.over:
                     self._ended.set_result(None)
         except Exception:  # rule 5

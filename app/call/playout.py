@@ -8,7 +8,8 @@ Rule 2: a clear gives every waiting mark back unheard. So each mark bears the ge
 generation says nothing.
 Rule 3: heard never exceeds queued.
 Rule 4: for the point of truncation alone, the time since the last mark is added, and never beyond the next one.
-Rule 5: a mark stands behind the first 20 ms of an utterance, then behind every 100 ms of it, then behind its end.
+Rule 5: a mark stands behind the first 20 ms of an utterance, then behind each full 100 ms of it, then behind its end. Models send
+stretches of 100 ms and their multiples: so a mark mostly falls between two, and need not cut one.
 """
 
 from collections import deque
@@ -74,7 +75,7 @@ class Playout:
             if piece < room:
                 yield piece, None
             else:
-                self._next_mark[utterance] += MARK_EVERY
+                self._next_mark[utterance] = (self.queued[utterance] // MARK_EVERY + 1) * MARK_EVERY
                 yield piece, self._mark(utterance)
 
     def end(self, utterance: str) -> str | None:

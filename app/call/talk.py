@@ -152,15 +152,16 @@ class Talk:
 
     def _take_the_floor(self, at: int) -> list[Command]:
         """Barge-in: silence the agent, and tell the model what the caller heard."""
-        commands = self._stay()
+        commands: list[Command] = []
         audible = self.playout.is_audible
         if audible:
-            commands.append(ClearPlayout())
+            commands.append(ClearPlayout())  # before all else: this is what the caller waits for
             self.memory = replace(self.memory, barge_ins=self.memory.barge_ins + 1)
         if (audible or self.asking.is_busy) and self.floor.speaking:
             self.floor.cut_the_agent(self.floor.speaking)
         commands += self.asking.cut(cancel=self._we_take_turns)
         commands += self._cut_off(at, tell_model=True)
+        commands += self._stay()
         if audible and (turn := self.turns.interrupted()):
             commands.append(KeepTurn(turn))
         return commands

@@ -9,7 +9,7 @@ from tests.call.scene import agent_speaking, kinds, talking
 
 def test_barge_in_stops_the_agent_where_the_caller_stopped_hearing():
     scene = agent_speaking(ms=5_000)
-    scene.hear(13, at=1_220)  # 20 ms, then twelve times 100 ms
+    scene.hear(13, at=1_200)  # at 20 ms, then at each 100 ms
     ordered = scene.tell(e.CallerSpeechStarted("u1"), at=1_250)
     assert ordered[:2] == [ClearPlayout(), StopSpeaking("r1-i", 1_250)]
     assert kinds(ordered[2:]) == ["KeepUtterance", "KeepTurn"]
@@ -18,7 +18,7 @@ def test_barge_in_stops_the_agent_where_the_caller_stopped_hearing():
 
 def test_heard_and_unheard_words_are_kept_apart():
     scene = agent_speaking(ms=5_000)
-    scene.hear(26, at=2_520)
+    scene.hear(26, at=2_500)
     ordered = scene.tell(e.CallerSpeechStarted("u1"), at=2_520)
     kept = next(command.utterance for command in ordered if isinstance(command, KeepUtterance))
     assert kept.interrupted and kept.heard_ms == 2_520 and kept.generated_ms == 5_000
@@ -104,7 +104,7 @@ def test_a_click_that_cut_the_agent_off_is_answered_for_somebody_has_to_speak():
 
 def test_where_the_provider_takes_the_turns_we_only_clear_and_truncate():
     scene = agent_speaking(floor=FloorPolicy(turn_taking=TurnTaking.PROVIDER))
-    scene.hear(3, at=220)
+    scene.hear(3, at=200)
     ordered = scene.caller_says("u1", at=300)
     assert StopSpeaking("r1-i", 300) in scene.ordered and ClearPlayout() in scene.ordered
     assert not any(isinstance(command, Speak | CancelSpeech) for command in ordered)

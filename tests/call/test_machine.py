@@ -345,7 +345,7 @@ def test_a_goodbye_that_is_never_generated_does_not_hold_the_line_for_ever():
 def test_a_caller_who_speaks_on_cancels_the_goodbye():
     scene = ending(talking())
     ordered = scene.tell(e.CallerSpeechStarted("u2"), at=scene.at + 300)
-    assert kinds(ordered)[:3] == ["Brief", "ClearPlayout", "StopSpeaking"]
+    assert kinds(ordered)[:4] == ["ClearPlayout", "StopSpeaking", "KeepUtterance", "Brief"]
     assert scene.call.phase is Phase.TALKING
     scene.tell(e.CallerSpeechStopped("u2", 500), at=scene.at + 1_500)
     assert c.Speak() in scene.tell(e.CallerTurnCommitted("u2"))
@@ -462,7 +462,7 @@ def test_last_words_that_never_come_are_marked_untranscribed_after_two_seconds()
 
 def test_what_was_queued_when_the_caller_hung_up_is_kept_as_unheard():
     scene = agent_speaking(ms=5_000)
-    scene.hear(6, at=520)
+    scene.hear(6, at=500)
     ordered = scene.tell(e.StreamEnded(clean=True), at=540)
     (kept,) = [order.utterance for order in ordered if isinstance(order, c.KeepUtterance)]
     assert kept.heard_ms == 540 and kept.unheard

@@ -10,10 +10,10 @@ def queue(playout: Playout, utterance: str, ms: int, at: int = 0) -> list[str]:
     return [mark for _, mark in playout.queue(utterance, ms * 8, at=at) if mark]
 
 
-def test_a_mark_stands_behind_the_first_20_ms_then_behind_every_100_ms_then_behind_the_end():
+def test_a_mark_stands_behind_the_first_20_ms_then_behind_each_full_100_ms_then_behind_the_end():
     playout = Playout()
     pieces = list(playout.queue("a", 250 * 8, at=0))
-    assert [(size // 8, mark is not None) for size, mark in pieces] == [(20, True), (100, True), (100, True), (30, False)]
+    assert [(size // 8, mark is not None) for size, mark in pieces] == [(20, True), (80, True), (100, True), (50, False)]
     assert playout.end("a") is not None
     assert playout.end("a") is None  # one stands there now
 
@@ -32,7 +32,7 @@ def test_only_a_mark_moves_audio_from_queued_to_heard():
     assert playout.returned(first, at=30) == "a"
     assert playout.heard["a"] == 20 * 8
     playout.returned(second, at=130)
-    assert playout.heard["a"] == 120 * 8
+    assert playout.heard["a"] == 100 * 8
 
 
 def test_a_mark_given_back_by_a_clear_says_nothing():
@@ -49,7 +49,7 @@ def test_the_time_since_the_last_mark_counts_for_the_cut_but_never_beyond_the_ne
     marks = queue(playout, "a", 500)
     playout.returned(marks[0], at=20)
     assert playout.heard_bytes("a", at=75) == (20 + 55) * 8
-    assert playout.heard_bytes("a", at=9_000) == 120 * 8
+    assert playout.heard_bytes("a", at=9_000) == 100 * 8
 
 
 def test_what_was_queued_behind_the_head_is_cut_at_nothing():
@@ -63,17 +63,17 @@ def test_what_was_queued_behind_the_head_is_cut_at_nothing():
 
 def test_the_line_is_quiet_when_the_last_mark_is_back():
     playout = Playout()
-    marks = queue(playout, "a", 120)
+    marks = queue(playout, "a", 100)
     assert playout.is_audible and playout.audible_since == 0
     for mark in marks:
-        playout.returned(mark, at=120)
+        playout.returned(mark, at=100)
     assert not playout.is_audible and playout.audible_since is None
 
 
 def test_after_a_pause_the_clock_of_the_cut_begins_with_the_new_audio():
     playout = Playout()
-    for mark in queue(playout, "a", 120):
-        playout.returned(mark, at=120)
+    for mark in queue(playout, "a", 100):
+        playout.returned(mark, at=100)
     queue(playout, "b", 500, at=5_000)
     assert playout.clear(at=5_010) == [Cut("b", 80, 500 * 8)]
 
