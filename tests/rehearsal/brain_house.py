@@ -7,6 +7,8 @@ from typing import Any
 from app.rehearsal.brain import Call, Order, Say, respond, state_of
 from app.rehearsal.brain_memory import Answered, Called, Heard, Line, Said, Told
 
+LAST = frozenset({"end_call", "wait_for_caller", "transfer_to_human"})
+"""After these the product asks for no further response by itself."""
 SLOTS = ["name", "callback_number", "reason", "urgency"]
 
 
@@ -78,11 +80,8 @@ class House:
                 self.lines.append(Answered(call, json.dumps(self.result(act.name, act.arguments))))
             if calls:
                 self.together.append([act.name for act in calls])
-            if (
-                not calls
-                or any(act.name in ("end_call", "wait_for_caller", "transfer_to_human") for act in calls)
-                and "error" not in str(self.lines[-1])
-            ):
+            names = {act.name for act in calls}
+            if not calls or (names & LAST and "error" not in str(self.lines[-1])):
                 break
         self.says += said
         return " ".join(said)

@@ -1,7 +1,7 @@
 """The contract of the Realtime protocol as the `openai` package has it: every event of either side is checked against its types.
 
-Rule 1: the union accepts extra fields and picks the model by `type`; so the type must be a member, the required fields must be there,
-and nothing may be coerced. Fields beyond the types are allowed only where we know that the real server has them.
+Rule 1: the union accepts extra fields and picks the model by `type`; so the type must be a member, the required fields must be
+there, and nothing may be coerced. Fields beyond the types are allowed only where we know that the real server has them.
 """
 
 from functools import cache

@@ -73,8 +73,14 @@ class Line:
     """One session with a line to it. Every event both ways is checked against the contract."""
 
     def __init__(
-        self, recogniser: Recogniser, misbehaviour: Misbehaviour | None = None, *, speed: float = 4.0, wide: bool = False, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        recogniser: Recogniser,
+        misbehaviour: Misbehaviour | None = None,
+        *,
+        speed: float = 4.0,
+        wide: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.clock = HandClock()
         self.events: list[dict[str, Any]] = []
         self.told: list[dict[str, Any]] = []
