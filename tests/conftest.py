@@ -60,15 +60,6 @@ class Postgres:
         return name
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Where pytest-alembic is installed, its own tests stay off: 0.13.1 cannot collect them under pytest 9.2 and stops every run.
-
-    The same and more is tested in `tests/store/test_migrations.py`, on both databases.
-    """
-    if hasattr(config.option, "pytest_alembic_tests_path"):
-        config.option.pytest_alembic_tests_path = "none"
-
-
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
