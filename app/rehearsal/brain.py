@@ -73,7 +73,7 @@ def respond(conversation: Sequence[Line], order: Order) -> list[Act]:
     acts = _directed(memory, order) or _answer(memory, order)
     if order.may_call:
         return acts
-    return [act for act in acts if isinstance(act, Say)] or [_question(memory, order)]
+    return [act for act in acts if isinstance(act, Say) and act.text != WAIT] or [_question(memory, order)]
 
 
 def state_of(conversation: Sequence[Line]) -> str:
@@ -158,7 +158,7 @@ def _reply(memory: Memory, text: str, order: Order) -> list[Act]:
         return [Say(f"Hello! {HELP}")]
     if words.is_hum(text) and asked in (None, "request", "name", "number", "reason", "day", "choice") and not memory.mentioned:
         return [_question(memory, order)] if memory.was_cut else _wait(order, _question(memory, order).text)
-    if memory.failed(asked) and not _calls(memory, order):
+    if memory.failed(asked) and not _calls(memory, order) and not _is_looking(memory):
         return [_again(memory, order, SORRY)]
     return []
 
@@ -166,11 +166,11 @@ def _reply(memory: Memory, text: str, order: Order) -> list[Act]:
 def _next_step(memory: Memory, order: Order) -> list[Act]:
     """The road: what is known is noted, what can be looked up is, and then comes the next question."""
     if calls := _calls(memory, order):
-        slow = any(call.name in SLOW for call in calls)
-        return [Say(WAIT), *calls] if slow else [*calls]
+        takes_time = any(call.name in SLOW for call in calls) and memory.last_said != WAIT
+        return [Say(WAIT), *calls] if takes_time else [*calls]
     if memory.goal == "person":
         return [Say(NOBODY)] if memory.no_transfer else _transfer(memory, order)
-    if any(call.name in SLOW for call in memory.pending.values()):
+    if _is_looking(memory):
         return [Say("One moment, I am still looking.")]
     if memory.goal == "buy" and (colleague := _colleague(order)):
         reason = memory.reason or "something new"
@@ -197,6 +197,10 @@ def _calls(memory: Memory, order: Order) -> list[Call]:
     elif memory.wording_ok and not memory.taken and "take_message" not in under_way:
         calls.append(Call("take_message", {"message": _message(memory)}))
     return calls
+
+
+def _is_looking(memory: Memory) -> bool:
+    return any(call.name in SLOW for call in memory.pending.values())
 
 
 def _notes(memory: Memory, order: Order) -> list[Call]:
@@ -255,10 +259,11 @@ def _slot_question(memory: Memory, order: Order) -> str | None:
         topic: Topic = "number" if slot == "callback_number" else "name" if slot == "name" else "reason"
         if slot not in slots or memory.failed(topic) >= GIVE_UP[topic] or memory.refused.get(slot, 0) >= 3:
             continue
-        if slot not in memory.slots:
+        known = memory.slots.get(slot)
+        if known is None and slot not in memory.mentioned:
             return _asking(memory, topic)
-        if slot == "callback_number" and not memory.slots[slot].confirmed and memory.failed("readback") < 5:
-            return f"Your number is {words.in_groups(memory.slots[slot].value)}. Is that right?"
+        if slot == "callback_number" and (known is None or not known.confirmed) and memory.failed("readback") < 5:
+            return f"Your number is {words.in_groups(memory.mentioned.get(slot) or (known.value if known else ''))}. Is that right?"
     if "urgency" in (memory.missing or ()) and memory.failed("urgency") < GIVE_UP["urgency"]:
         return "Is it urgent, or can it wait?"
     return None
@@ -285,15 +290,15 @@ def _visit_question(memory: Memory) -> str:
         return f"{memory.booked} is booked. {MORE}"
     if memory.chosen:
         return f"{memory.chosen.spoken}. Shall I book that?"
-    sorry = "I am sorry, that one is gone. " if memory.booking_failed else ""
+    sorry = "I am sorry, that one is gone. " if memory.is_gone else ""
     if memory.openings is None:
         return f"{sorry}Which day suits you?"
     if not memory.openings:
         return "I am sorry, there is nothing free then. Which other day suits you?"
     first, *others = memory.openings
     if not others:
-        return f"I can offer {first.spoken}. Shall I book that?"
-    return f"I can offer {first.spoken}, or {others[0].spoken}. Which one suits you better?"
+        return f"{sorry}I can offer {first.spoken}. Shall I book that?"
+    return f"{sorry}I can offer {first.spoken}, or {others[0].spoken}. Which one suits you better?"
 
 
 def _books(memory: Memory, order: Order) -> bool:

@@ -127,7 +127,10 @@ class Memory:
     """The caller agreed to the message's wording."""
     no_transfer: bool = False
     """Somebody was asked for and cannot be had."""
-    booking_failed: int = 0
+    is_gone: bool = False
+    """The opening that was chosen is gone, and the caller has not been told."""
+    last_said: str = ""
+    """What the agent said last, if the caller has said nothing since."""
     is_angry: bool = False
 
     def failed(self, topic: Topic | None) -> int:
@@ -175,7 +178,8 @@ def topic_of(text: str) -> Topic | None:
 def _say(memory: Memory, text: str, was_cut: bool) -> None:
     memory.fresh.clear()
     memory.results.clear()
-    memory.was_cut = was_cut
+    memory.was_cut, memory.last_said = was_cut, text
+    memory.is_gone = memory.is_gone and "gone" not in text
     memory.is_checking = "still there" in text.lower()
     if not memory.is_checking:
         memory.asked = topic_of(text) or memory.asked
@@ -187,6 +191,7 @@ def _say(memory: Memory, text: str, was_cut: bool) -> None:
 
 def _hear(memory: Memory, text: str) -> None:
     memory.fresh.append(text)
+    memory.last_said = ""
     asked, text = memory.asked, text.lower().strip(" .?!")
     memory.is_angry = memory.is_angry or words.is_angry(text)
     if not text or words.is_pardon(text) or words.is_hold(text):
@@ -321,6 +326,7 @@ def _hear_book(memory: Memory, text: str, goal: words.Goal | None) -> None:
     answer = words.answer_of(text)
     if answer == "yes":
         memory.mentioned["book"] = "yes"
+        memory.chosen = memory.chosen or next(iter(memory.openings or ()), None)
     elif other := words.choice_of(text, memory.openings or ()):
         memory.chosen = other
     elif answer == "no":
@@ -398,7 +404,7 @@ def _learn(memory: Memory, called: Called, output: str) -> None:
             if result.get("booked") is True:
                 memory.booked = str(result.get("spoken") or (memory.chosen.spoken if memory.chosen else "your appointment"))
             else:
-                memory.booking_failed += 1
+                memory.is_gone = True
                 memory.chosen = memory.openings = None
         case "take_message":
             memory.taken = result.get("taken") is True

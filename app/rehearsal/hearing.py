@@ -44,14 +44,15 @@ _DIGITS = frozenset({"zero", "oh", "one", "two", "three", "four", "five", "six",
 _DIGIT_WEIGHT = 0.05
 """A digit is short, so one is easily heard where there is none: it has to earn its place."""
 _PHONES = (
-    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N",
-    "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M",
+    "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 )  # fmt: skip
 _ANYTHING = "~"
 """Begins the "word" of a single phone."""
 _ANYTHING_WEIGHT = 3e-7
 """Any phones in any order compete with the sentences, at this price each. Heavier, and sentences that are there are refused;
-lighter, and nonsense becomes a sentence. Measured: 1e-6 refuses 1 sentence of 220, and 67 of 72 that are none; 1e-7 refuses 0, and 57."""
+lighter, and nonsense becomes a sentence. Measured: 1e-6 refuses 1 sentence of 220 and 67 of 72 that are none, 1e-7 refuses 0
+and 57."""
 # Wider than the defaults: a short last word is otherwise lost with the path that leads to it.
 _BEAMS = {"beam": 1e-60, "pbeam": 1e-60, "wbeam": 1e-45}
 
