@@ -19,7 +19,8 @@ OF_THE_RECORD = re.compile(
     r"(appointment booked|sales lead|high|low|normal|positive|negative|buy)\b|"
     r"(mark|file|log|flag|record|classify|score|rate) (me|this|this call|the call|it) (as|down as|with)\b|"
     r"write (that|down that|in (the|your) (report|summary|row))|when you write (the|your)|(in|for) (the|your) (report|summary)|"
-    r"must be escalated|end of (the )?transcript|new rules?\b|system prompt|developer mode"
+    r"must be escalated|end of (the )?transcript|new rules? for (the|your) (evaluator|model|machine|ai|analysis)|"
+    r"the evaluator\b|system prompt|developer mode"
     r")"
 )
 OF_THE_RULES = re.compile(

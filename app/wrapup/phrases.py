@@ -96,7 +96,7 @@ POSITIVE = (
 NEGATIVE = (
     "outrageous", "ridiculous", "unbelievable", "unacceptable", "terrible", "awful", "annoyed", "angry", "furious", "not happy",
     "unhappy", "sick of", "are you kidding", "useless", "a joke", "disappointed", "upset", "fed up", "third time", "too high",
-    "nobody showed", "nobody came", "forget it", "please hurry", "complain", "lawyer", "scared", "worried", "a machine get me", "hate",
+    "nobody showed", "nobody came", "forget it", "please hurry", "complain", "lawyer", "scared", "worried", "hate",
     "we'll see about that", "running into", "great wrong number", "wrong number again",
 )  # fmt: skip
 """A line with one of these is negative, whatever else it holds."""

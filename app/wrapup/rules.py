@@ -276,7 +276,7 @@ class _Reading:
     def _words(self, disposition: Judgement | None) -> list[Judgement]:
         """A summary made of quotes, and what is to be done by the disposition's own word."""
         found = []
-        lines: list[tuple[Line, str]] = [self._matter] if self._matter else self._caller[:1]
+        lines: list[tuple[Line, str]] = [self._matter] if self._matter else list(self._transcript.said_by(CALLER))[:1]
         came_of_it = self._lines(disposition.evidence) if disposition else []
         told = [*lines, *(each for each in came_of_it if each[0] not in [line for line, _ in lines])]
         if told:

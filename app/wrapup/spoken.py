@@ -94,7 +94,7 @@ def plain(text: str) -> str:
 def name_is_said(name: str, said: str) -> bool:
     """Whether every part of a name occurs in a text as a word, or spelt letter by letter. Titles need not."""
     folded = unicodedata.normalize("NFKC", CUT_OFF.sub(" ", said)).casefold().replace("’", "'")
-    spelt = {"".join(WORD.findall(run)) for run in SPELT.findall(folded)}
+    spelt = {"".join(c for c in run if c.isalpha()) for run in SPELT.findall(folded)}
     words = {word.removesuffix("'s") for word in WORD.findall(folded)} | spelt
     parts = WORD.findall(unicodedata.normalize("NFKC", name).casefold().replace("’", "'"))
     asked = [part for part in parts if part not in TITLES]
