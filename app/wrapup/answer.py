@@ -100,10 +100,9 @@ def proposals(
     Raises:
         AnswerUnreadable: it is no JSON of the shape.
     """
-    try:
-        said = answer.model_validate_json(text).model_dump()
-    except ValidationError:
-        raise AnswerUnreadable("not of our shape") from None
+    said = _read(text, answer)
+    if said is None:
+        raise AnswerUnreadable("not of our shape")
     judge = partial(Judgement, analyzer=analyzer, model=model, prompt_version=prompt_version)
 
     def keys(numbers: Sequence[int]) -> tuple[str, ...]:
@@ -139,6 +138,13 @@ def proposals(
         )
     )
     return found
+
+
+def _read(text: str, answer: type[BaseModel]) -> dict[str, Any] | None:
+    try:
+        return answer.model_validate_json(text).model_dump()
+    except ValidationError:
+        return None
 
 
 _PLAIN = (

@@ -9,7 +9,8 @@
     * AnswerCutOff          the answer was longer than it may be, also at the second, larger try
     * AnswerUnreadable      no JSON, or not of our shape: again, for a model does not say everything twice
 
-Rule: none of them carries a word of the call, of the prompt or of the answer; codes are the provider's own and short.
+Rule: none of them carries a word of the call, of the prompt or of the answer; codes are the provider's own and short. Nor do they
+carry another exception that does: they are raised outside of the `except` that found the trouble, for `from None` only hides it.
 """
 
 import re
@@ -22,12 +23,10 @@ CODE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 class AnalysisFault(WorldFault):
     """A call was not analysed. `reason` is a short constant, `code` the provider's own."""
 
-    def __init__(
-        self, reason: str, code: str | None = None, *, status: int | None = None, retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, reason: str, code: str | None = None, status: int | None = None, retry_after_s: float | None = None) -> None:
         self.reason, self.status, self.retry_after_s = reason, status, retry_after_s
         self.code = code if code is not None and CODE.fullmatch(code) else None
-        super().__init__(reason, self.code, status)
+        super().__init__(reason, self.code, status, retry_after_s)  # a durable job keeps exceptions by their arguments
 
     def __str__(self) -> str:
         told = ", ".join(filter(None, (f"HTTP {self.status}" if self.status else None, self.code)))

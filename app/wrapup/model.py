@@ -210,14 +210,13 @@ class ModelAnalyzer:
         }
         if self._options.reasoning_effort is not None:
             request["reasoning"] = {"effort": self._options.reasoning_effort}
-        body = await self._send(request)
-        try:
-            return msgspec.json.decode(body, type=_Reply)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise AnswerUnreadable("no response object") from None
+        reply = await self._send(request)
+        if isinstance(reply, AnalysisFault):
+            raise reply
+        return reply
 
-    async def _send(self, request: Mapping[str, Any]) -> bytes:
-        """The bytes of a successful answer (rule 1)."""
+    async def _send(self, request: Mapping[str, Any]) -> _Reply | AnalysisFault:
+        """The answer; or what to raise, where no exception of the client's can ride along (rule 1)."""
         import httpx2
         from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
@@ -226,15 +225,17 @@ class ModelAnalyzer:
             # The client's limit is for each read: a server that sends a byte now and then would hold us for ever.
             async with asyncio.timeout(self._options.request_s):
                 raw = await self._client.responses.with_raw_response.create(**request, timeout=patience)
-                return bytes(raw.http_response.content)
+                return msgspec.json.decode(raw.http_response.content, type=_Reply)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return AnswerUnreadable("no response object")
         except (APITimeoutError, TimeoutError):
-            raise AnalyzerUnreachable("no answer in time") from None
+            return AnalyzerUnreachable("no answer in time")
         except APIConnectionError as fault:
-            raise AnalyzerUnreachable("no connection", type(fault.__cause__).__name__ if fault.__cause__ else None) from None
+            return AnalyzerUnreachable("no connection", type(fault.__cause__).__name__ if fault.__cause__ else None)
         except APIStatusError as fault:
-            raise _status_fault(fault) from None
+            return _status_fault(fault)
         except (OpenAIError, httpx2.HTTPError) as fault:
-            raise AnswerUnreadable("no answer that the client can read", type(fault).__name__) from None
+            return AnswerUnreadable("no answer that the client can read", type(fault).__name__)
 
 
 def _status_fault(fault: "APIStatusError") -> AnalysisFault:

@@ -94,7 +94,7 @@ def test_what_is_no_answer_of_our_shape_is_a_fault_that_may_be_tried_again(text:
     with pytest.raises(AnswerUnreadable) as caught:
         proposals(text)
     assert caught.value.retryable
-    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
 def test_keys_that_nobody_asked_for_are_not_read():
