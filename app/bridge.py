@@ -29,7 +29,7 @@ from app.call.events import (
 from app.call.journal import Line, Recorder
 from app.call.machine import Call
 from app.errors import CallrowError, ModelUnavailable, ToolRefused, WorldFault
-from app.logs import logger
+from app.logs import logger, where
 
 log = logger("bridge")
 
@@ -148,8 +148,14 @@ class Bridge:
                 self._recorder.saw(event, ordered, at=at)
                 if call.over:
                     self._ended.set_result(None)
-        except Exception:  # rule 5
-            log.exception("the call's machine failed; its stream is given up", call_id=self.call_id, epoch=self.epoch)
+        except Exception as fault:  # rule 5
+            log.error(
+                "the call's machine failed; its stream is given up",
+                call_id=self.call_id,
+                epoch=self.epoch,
+                fault=type(fault).__name__,
+                at=where(fault),
+            )
             self._ended.set_result(None)
             self._start(self._leave(c.LeaveStream(Intent.TALK)))
         finally:
@@ -243,8 +249,8 @@ class Bridge:
     async def _finish(self) -> None:
         if not self.call.over:  # rule 5: what follows is being stored, and then the stream is closed
             await asyncio.wait(self._tasks, timeout=PLAN_WITHIN_S + 1)
-        await self._caller.close()
-        await self._model.close()
+        self._start(self._caller.close())
+        self._start(self._model.close())
         if self._filed is not None:
             try:
                 await self._keeper.file(self._filed)
@@ -254,6 +260,11 @@ class Bridge:
             await asyncio.wait(self._tasks, timeout=60)
         for task in list(self._tasks):
             task.cancel()
+
+    @property
+    def will_file(self) -> bool:
+        """The row is this bridge's to finish; else whoever hears of the call's end must."""
+        return self._filed is not None or (not self._ended.done() and self.call.will_file)
 
     def give_up(self) -> None:
         """The caller's socket is of no use any more: end the stream as if it had broken."""

@@ -7,6 +7,7 @@ leave the process. Rule 3: nothing is logged per frame.
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -35,7 +36,9 @@ def set_up(level: str = "info", *, as_json: bool | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             drop_private,
-            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+            structlog.processors.JSONRenderer()
+            if as_json
+            else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper(), logging.INFO)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -46,3 +49,9 @@ def set_up(level: str = "info", *, as_json: bool | None = None) -> None:
 def logger(room: str) -> Any:
     """A room's logger."""
     return structlog.get_logger(room=room)
+
+
+def where(fault: BaseException) -> str:
+    """Where an exception came from: files and lines only. Its words, and the values around it, may be private."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-6:])

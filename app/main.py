@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from app import logs
 from app.agents.reader import read_agents
+from app.errors import StoreUnavailable
 from app.settings import Settings, environment
 from app.store import migrate
 from app.store.business import Business
@@ -90,6 +91,8 @@ def application(settings: Settings) -> Starlette:
         lives_elsewhere=lives_elsewhere,
     )
 
+    doors = phone.Phone(desk)
+
     async def reachable() -> str | None:
         async with database.read("see whether it is there"):
             return None
@@ -104,6 +107,7 @@ def application(settings: Settings) -> Starlette:
             tasks = [
                 house.create_task(writer.run()),
                 house.create_task(board.watch()),
+                house.create_task(doors.look_after()),
                 house.create_task(_beat(workers, worker, board)),
             ]
             with _draining(board, settings.drain_seconds):
@@ -115,13 +119,15 @@ def application(settings: Settings) -> Starlette:
                 log.info("open", worker=worker, agents=sorted(agents))
                 yield
             await toolbox.settled()
+            with contextlib.suppress(StoreUnavailable):  # then its heartbeat ages, and says the same a little later
+                await workers.leave(worker)
             await writer.close()
             for task in tasks:
                 task.cancel()
         await database.close()
 
     checks: dict[str, Callable[[], Awaitable[str | None]]] = {"database": reachable, "migrations": migrated}
-    routes = [*phone.routes(desk), *health.routes(desk, checks)]
+    routes = [*doors.routes(), *health.routes(desk, checks)]
     return build(routes, https=settings.public_url.startswith("https:"), lifespan=lifespan)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from app.call.events import CarrierEnded, DrainRequested, StreamMovedOn
 from app.call.journal import Line
 from app.call.machine import Call
 from app.call.talk import House
-from app.errors import BadCarrierMessage, StoreUnavailable, WorldFault
+from app.errors import BadCarrierMessage, ModelUnavailable, StoreUnavailable
 from app.logs import logger
 from app.realtime.leg import ModelLeg
 from app.realtime.session import SessionOptions
@@ -150,8 +150,9 @@ class Switchboard:
         bridge = self._bridges.get(call_id)
         if bridge is None:
             return False
+        takes_care = bridge.will_file
         bridge.post(CarrierEnded(status))
-        return True
+        return takes_care
 
     def moved_on(self, call_id: str, epoch: int) -> None:
         """This call has gone on to a new epoch: a bridge here of an older one has no say any more."""
@@ -175,6 +176,7 @@ class Switchboard:
         try:
             start = await leg.meet()
             state, epoch = await self._authenticated(start)
+            bridge = await self._bridge(state, epoch, leg)
         except BadCarrierMessage as fault:
             log.warning("a media socket was refused", reason=fault.kind)
             await leg.close(POLICY_VIOLATION)
@@ -183,7 +185,7 @@ class Switchboard:
             log.error("a media socket could not be checked: the database is away")
             await leg.close(1011)
             return
-        await self._carry(state, epoch, leg)
+        await self._carry(state, bridge, leg)
 
     async def _authenticated(self, start: Start) -> tuple[CallState, int]:
         """Whose stream it is: by the token, which is spent here (decision 9)."""
@@ -202,9 +204,9 @@ class Switchboard:
             raise BadCarrierMessage("spent token")
         return state, epoch
 
-    async def _carry(self, state: CallState, epoch: int, leg: CallerLeg) -> None:
+    async def _carry(self, state: CallState, bridge: Bridge, leg: CallerLeg) -> None:
+        epoch = bridge.epoch
         self.moved_on(state.call_id, epoch)
-        bridge = await self._bridge(state, epoch, leg)
         self._bridges[state.call_id] = bridge
         self.release(state.call_id)
         healthy = asyncio.get_running_loop().call_later(HEALTHY_S, self._healthy, state.call_id, epoch)
@@ -220,7 +222,8 @@ class Switchboard:
     async def _bridge(self, state: CallState, epoch: int, leg: CallerLeg) -> Bridge:
         memory = state.memory or Memory(agent=state.agent, agent_path=(state.agent,))
         if memory.agent not in self.agents:  # its file went while the call was between two streams
-            memory = Memory(agent=self.settings.first_agent, agent_path=(*memory.agent_path, self.settings.first_agent))
+            first = self.settings.first_agent
+            memory = replace(memory, agent=first, agent_path=(*memory.agent_path, first))
         history = await self.calls.history(state.call_id) if epoch > 1 else []
         call = Call(self._house, memory, resumed=epoch > 1)
         path: AudioPath = audio_path(self.settings.audio_path)
@@ -237,8 +240,8 @@ class Switchboard:
         async def open_model() -> None:
             try:
                 await model.open(call.agent, history, state.memory)
-            except WorldFault:
-                self._failures += 1
+            except ModelUnavailable as fault:
+                self._failures += fault.reason != "closed"  # by us: a caller who hung up meanwhile
                 if self._failures >= 3:
                     self._rests_until = time.monotonic() + MODEL_RESTS_S
                 raise

@@ -11,7 +11,7 @@ from app.call.commands import CancelSpeech, Command, Speak
 class Asking:
     """The responses of one stream."""
 
-    __slots__ = ("_cancel_when_begun", "_cut", "_voiced", "asked", "owed", "response", "urgent")
+    __slots__ = ("_cancel_when_begun", "_cut", "_voiced", "asked", "last", "owed", "response", "urgent")
 
     def __init__(self) -> None:
         self.response: str | None = None
@@ -19,6 +19,8 @@ class Asking:
         self.asked = False
         """A response was ordered and has not begun."""
         self.owed: Speak | None = None
+        self.last = Speak()
+        """What was ordered last: to be ordered again if it failed."""
         self.urgent = False
         """What is owed answers the caller, so it does not wait for errands."""
         self._cancel_when_begun = False
@@ -33,6 +35,7 @@ class Asking:
     def order(self, speak: Speak) -> list[Command]:
         """The response is ordered now."""
         self.owed, self.asked, self.urgent = None, True, False
+        self.last = speak
         return [speak]
 
     def began(self, response: str) -> list[Command]:
@@ -69,6 +72,11 @@ class Asking:
     def was_voiced(self, response: str) -> bool:
         """The response had audio that was queued."""
         return response in self._voiced
+
+    def refused(self) -> None:
+        """The order was refused, because a response runs that we did not know of: it is owed."""
+        self.asked, self._cancel_when_begun = False, False
+        self.owed = self.owed or self.last
 
     def lost(self) -> None:
         """The session is gone, and what it was doing with it."""

@@ -26,6 +26,8 @@ class Goodbye:
     sentence: str
     """The instruction for that last sentence, if the agent has not said one by itself."""
     target: str | None = None
+    response: str | None = None
+    """The response in which it was decided: what that one says may be the last sentence."""
     asked: bool = False
     said: bool = False
 
@@ -82,7 +84,9 @@ def _note(arguments: Mapping[str, Any], agent: Agent, memory: Memory, slots: Slo
     if not isinstance(value, str) or not isinstance(confirmed, bool):
         return refuse("value is a string and confirmed is true or false")
     try:
-        slot = slots.note(spec, value, confirmed=confirmed, utterance=utterance, agent=agent.name, caller_turns=memory.turns, at=at)
+        slot = slots.note(
+            spec, value, confirmed=confirmed, utterance=utterance, agent=agent.name, caller_turns=memory.caller_turns, at=at
+        )
     except SlotRefused as refused:
         return refuse(str(refused))
     result = {"noted": slot.name, "value": slot.value, "confirmed": slot.confirmed, "missing": slots.missing(agent.slots)}

@@ -95,6 +95,8 @@ class Memory:
     slots: tuple[Slot, ...] = ()
     barge_ins: int = 0
     turns: int = 0
+    caller_turns: int = 0
+    """Those of the turns that the caller began."""
     usage: Usage = Usage()
     disposition: str | None = None
     intent: str | None = None

@@ -24,19 +24,21 @@ from app.call.commands import (
     KeepUtterance,
     LeaveStream,
     Speak,
+    StopSpeaking,
 )
 from app.call.controls import Goodbye
 from app.call.disposition import EndReason, Filed, Intent, Memory, outcome_of
 from app.call.errands import error
 from app.call.sentences import CUT_OFF, NOBODY_THERE, NOISE, SILENT, SPOKE_ON, STILL_THERE, TIME_IS_UP
-from app.call.talk import House, kept
+from app.call.talk import MARK_GRACE_MS, House, kept
 from app.call.work import Work
 
 GRACE_MS = 5_000  # decision 7: without a new stream for so long, the caller is gone
 LAST_WORDS_MS = 2_000  # decision 12
 GOODBYE_MS = 15_000  # the longest goodbye, generation included
-MARK_GRACE_MS = 2_000  # beyond what the queue can still play
+LISTEN_ON_MS = 600  # a word that was begun just before may still be on its way through the detector
 RETRY_MS = 1_000
+LONGEST_RETRY_MS = 4_000  # a caller waits no longer in silence, whatever the provider asks for
 RETRIES = 2
 
 
@@ -81,6 +83,11 @@ class Call(Work):
     def talks(self) -> bool:
         """There is talk: both legs stand and nobody has left."""
         return self.phase is Phase.TALKING or self.phase is Phase.ENDING
+
+    @property
+    def will_file(self) -> bool:
+        """The row is this machine's to finish, as things stand: no other stream, and no transfer, has taken the call on."""
+        return not self._moved_on and self.phase is not Phase.OVER
 
     @property
     def over(self) -> bool:
@@ -176,13 +183,18 @@ class Call(Work):
             self.memory = replace(self.memory, usage=self.memory.usage.plus(event.usage))
         self.asking.ended(event.response)
         self._timers.pop("answer", None)
-        commands: list[Command] = [KeepUtterance(u) for u in self.transcript.never_played(event.response, at=at)]
+        commands: list[Command] = []
+        if self.asking.was_cut(event.response):  # what came too late to be played is in the model's memory all the same
+            for utterance in self.transcript.unplayed(event.response, self.playout.queued):
+                commands += [StopSpeaking(utterance, 0), *kept(self.transcript.cut(utterance, heard=0, at=at))]
+        commands += [KeepUtterance(u) for u in self.transcript.never_played(event.response, at=at)]
         commands += self._keep_memory()
         if event.status == "failed":
             return commands + self._failed(event.retry_ms, at)
         self._failures = 0
         if self._goodbye:
-            return commands + self._say_goodbye(self.asking.was_voiced(event.response), at)
+            last = self._goodbye.asked or self._goodbye.response == event.response
+            return commands + self._say_goodbye(last and self.asking.was_voiced(event.response), at)
         return commands + self._speak_if_owed(at)
 
     def _failed(self, retry_ms: int | None, at: int) -> list[Command]:
@@ -190,16 +202,17 @@ class Call(Work):
         self._failures += 1
         if not self.talks:
             return []
-        if self._failures > RETRIES:
+        wait_ms = retry_ms or RETRY_MS
+        if self._failures > RETRIES or wait_ms > LONGEST_RETRY_MS:
             return self._leave(Intent.APOLOGISE, EndReason.MODEL_UNAVAILABLE, at)
-        self.asking.owed = self.asking.owed or Speak()
-        self._timers["retry"] = at + (retry_ms or RETRY_MS)
+        self.asking.owed = self.asking.owed or self.asking.last
+        self._timers["retry"] = at + wait_ms
         return []
 
     def _complained(self, code: str, at: int) -> list[Command]:
         if code == "conversation_already_has_active_response" and self.asking.asked:
-            self.asking.asked = False
-            self.asking.owed = self.asking.owed or Speak()
+            self.asking.refused()
+            self._timers.pop("answer", None)
             self._timers.setdefault("retry", at + RETRY_MS)
         return []
 
@@ -214,9 +227,11 @@ class Call(Work):
     def _stay(self) -> list[Command]:
         if self._goodbye is None:
             return []
+        if self._goodbye.intent is Intent.TRANSFER:
+            self.memory = replace(self.memory, transfer_to=None)
         self._goodbye, self.phase = None, Phase.TALKING
         self._timers.pop("goodbye", None)
-        return [Brief(SPOKE_ON)]
+        return [Brief(SPOKE_ON), *self._keep_memory()]
 
     def _say_goodbye(self, voiced: bool, at: int) -> list[Command]:
         goodbye = self._goodbye
@@ -253,8 +268,8 @@ class Call(Work):
         self.asking.lost()
         if self.phase is Phase.WRAPPING:
             return self._give_up_hearing(at)
-        if self.phase is Phase.LEAVING:
-            return []
+        if self.phase is Phase.LEAVING or (self._goodbye and self._goodbye.said):
+            return []  # the last sentence is on its way to the caller; nothing more is wanted of the model
         return self._leave(Intent.APOLOGISE if fatal else Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
 
     # ---- after the caller
@@ -263,17 +278,19 @@ class Call(Work):
         """The caller's leg is gone: hear the last words, then file, unless another stream may still come (rule 3)."""
         if self.phase is Phase.WRAPPING:
             return self._wrapped(at)
-        commands = self._cut_off(at, tell_model=False) + self.asking.cut(cancel=self._model)
+        commands = self._cut_off(at, tell_model=False) + self.asking.cut(cancel=self._model) + self._keep_memory()
+        heard_anybody = self.phase is not Phase.OPENING
         self.phase = Phase.WRAPPING
         self._timers = {"grace": self._timers.get("grace", at + GRACE_MS)}
         self._goodbye = self.asking.owed = None
-        if self._model and (self.floor.speaking or self.transcript.waiting):
-            self._timers["last_words"] = at + LAST_WORDS_MS
+        if self._model and heard_anybody:
+            self._timers |= {"listen_on": at + LISTEN_ON_MS, "last_words": at + LAST_WORDS_MS}
             commands.append(FinishHearing())
         return commands + self._wrapped(at)
 
     def _give_up_hearing(self, at: int) -> list[Command]:
-        self._timers.pop("last_words", None)
+        for timer in ("last_words", "listen_on"):
+            self._timers.pop(timer, None)
         self.floor.speaking = None
         commands: list[Command] = []
         for utterance in self.transcript.waiting:
@@ -284,9 +301,11 @@ class Call(Work):
         """Once everything that was to be heard has been: end the session, and file the call if its end is sure."""
         if self.phase is not Phase.WRAPPING:
             return []
-        if "last_words" in self._timers and (self.floor.speaking or self.transcript.waiting):
+        awaited = self._timers.get("listen_on", at) > at or self.floor.speaking or self.transcript.waiting
+        if "last_words" in self._timers and awaited:
             return []
-        self._timers.pop("last_words", None)
+        for timer in ("last_words", "listen_on"):
+            self._timers.pop(timer, None)
         commands: list[Command] = []
         if self._model:
             self._model = False
@@ -324,7 +343,11 @@ class Call(Work):
             case "goodbye" if self._goodbye is not None:  # the mark never came, or the goodbye never ended
                 return self._leave(self._goodbye.intent, self._goodbye.end_reason, at, self._goodbye.target)
             case "answer":
-                return self._leave(Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
+                return self._model_is_silent(at)
+            case "marks":  # they will not come: the line is taken for quiet
+                return self._cut_off(at, tell_model=False) + self._leave_if_said(at)
+            case "listen_on":
+                return self._wrapped(at)
             case "limit":
                 return self._time_is_up(at)
             case "grace":
@@ -333,6 +356,12 @@ class Call(Work):
             case "last_words":
                 return self._give_up_hearing(at)
         return []
+
+    def _model_is_silent(self, at: int) -> list[Command]:
+        if self.playout.is_audible:  # the caller still hears something
+            self._timers["answer"] = at + self.playout.pending_ms + RETRY_MS
+            return []
+        return self._leave(Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
 
     def _time_is_up(self, at: int) -> list[Command]:
         if self.phase is Phase.OPENING:

@@ -60,6 +60,8 @@ class Slots:
         """
         normal = normalise(spec, value, country_code=self._country_code)
         known = self._known.get(spec.name)
+        if known is not None and known.value == normal:  # noted before this stream: the caller has still to be heard in it
+            self._heard_when_noted.setdefault(spec.name, caller_turns)
         same = known is not None and known.value == normal
         read_back_heard = same and caller_turns > self._heard_when_noted.get(spec.name, caller_turns)
         is_confirmed = (known is not None and same and known.confirmed) or (confirmed and (read_back_heard or not spec.read_back))

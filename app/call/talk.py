@@ -10,8 +10,6 @@ from app.call import events as e
 from app.call.agent import Agent, FloorPolicy, TurnTaking
 from app.call.asking import Asking
 from app.call.commands import (
-    Brief,
-    ClearPlayout,
     Command,
     KeepMemory,
     KeepTurn,
@@ -23,17 +21,17 @@ from app.call.commands import (
 )
 from app.call.disposition import Memory, Utterance
 from app.call.errands import Errands
-from app.call.floor import Floor, barge_in_at
-from app.call.keypad import PAUSE_MS, Keypad, masked
+from app.call.floor import Floor
+from app.call.keypad import Keypad
 from app.call.playout import BYTES_PER_MS, Playout
 from app.call.slots import Slots
 from app.call.transcript import Transcript
 from app.call.turns import Turns
 
 ANSWER_MS = 10_000
-"""A model that was asked and has done nothing for so long is taken for lost."""
-MONOLOGUE_MS = 60_000
-"""Nobody speaks for so long without a breath: a noise holds the floor, and behind it there may be a caller who waits."""
+"""A model that was asked, or was answering, and has done nothing for so long is taken for lost."""
+MARK_GRACE_MS = 2_000
+"""How long after its time a mark may come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +83,22 @@ class Talk:
     def _keep_memory(self) -> list[Command]:
         return [KeepMemory(self.memory)]
 
+    def _begin_turn(
+        self, utterance: str | None, at: int, *, speech_ended_at: int | None = None, committed_at: int | None = None
+    ) -> None:
+        if utterance is not None:
+            self._prompts = 0
+            self.memory = replace(self.memory, caller_spoke=True, caller_turns=self.memory.caller_turns + 1)
+        self.turns.begin(
+            agent=self.agent.name,
+            utterance=utterance,
+            speech_ended_at=speech_ended_at,
+            committed_at=committed_at,
+            running=self.asking.response,
+            at=at,
+        )
+        self.memory = replace(self.memory, turns=self.turns.count)
+
     # ---- the agent
 
     def _speak(self, order: Speak, at: int) -> list[Command]:
@@ -107,9 +121,9 @@ class Talk:
         self.transcript.generated(utterance, response=event.response, agent=self.agent.name, size=event.size, at=at)
         if self.asking.was_cut(event.response) or not self.talks:
             return []  # the late voice of a response already cut
-        self._timers.pop("answer", None)
+        self._timers["answer"] = at + ANSWER_MS  # until the response ends
         self.asking.voiced(event.response)
-        self.turns.audio(utterance, at=at)
+        self.turns.audio(utterance, response=event.response, at=at)
         commands: list[Command] = []
         start = 0
         for size, mark in self.playout.queue(utterance, event.size, at=at):
@@ -117,7 +131,15 @@ class Talk:
             start += size
             if mark is not None:
                 commands.append(SendMark(mark))
+        self._await_marks(at)
         return commands
+
+    def _await_marks(self, at: int) -> None:
+        """No wait on a mark is unbounded: one that is long overdue will not come."""
+        if self.playout.is_audible:
+            self._timers["marks"] = at + self.playout.pending_ms + MARK_GRACE_MS
+        else:
+            self._timers.pop("marks", None)
 
     def _utterance_ended(self, utterance: str, at: int) -> list[Command]:
         self.transcript.completed(utterance)
@@ -128,43 +150,13 @@ class Talk:
         utterance = self.playout.returned(mark, at=at)
         if utterance is None:
             return []
+        self._await_marks(at)
         turn = self.turns.heard(utterance, at=at)
         commands: list[Command] = [KeepTurn(turn)] if turn else []
         return commands + self._keep_if_heard(utterance, at)
 
     def _keep_if_heard(self, utterance: str, at: int) -> list[Command]:
         return kept(self.transcript.heard_whole(utterance, heard=self.playout.heard.get(utterance, 0), at=at))
-
-    # ---- the caller
-
-    def _caller_began(self, utterance: str, began: int, at: int) -> list[Command]:
-        if not self.talks:
-            return []
-        self.floor.began(utterance, at=began)
-        self._timers["monologue"] = at + MONOLOGUE_MS
-        due = barge_in_at(self._policy, speech_began=began, audible_since=self.playout.audible_since)
-        if due is None:
-            return []
-        if due > at:
-            self._timers["barge_in"] = due
-            return []
-        return self._take_the_floor(at)
-
-    def _take_the_floor(self, at: int) -> list[Command]:
-        """Barge-in: silence the agent, and tell the model what the caller heard."""
-        commands: list[Command] = []
-        audible = self.playout.is_audible
-        if audible:
-            commands.append(ClearPlayout())  # before all else: this is what the caller waits for
-            self.memory = replace(self.memory, barge_ins=self.memory.barge_ins + 1)
-        if (audible or self.asking.is_busy) and self.floor.speaking:
-            self.floor.cut_the_agent(self.floor.speaking)
-        commands += self.asking.cut(cancel=self._we_take_turns)
-        commands += self._cut_off(at, tell_model=True)
-        commands += self._stay()
-        if audible and (turn := self.turns.interrupted()):
-            commands.append(KeepTurn(turn))
-        return commands
 
     def _cut_off(self, at: int, *, tell_model: bool) -> list[Command]:
         """Empty the ledger: what was queued and not heard is unheard."""
@@ -174,57 +166,6 @@ class Talk:
                 commands.append(StopSpeaking(cut.utterance, cut.heard // BYTES_PER_MS))
             commands += kept(self.transcript.cut(cut.utterance, heard=cut.heard, at=at))
         return commands
-
-    def _caller_stopped(self, utterance: str, ended: int) -> list[Command]:
-        self.floor.ended(utterance, at=ended)
-        for timer in ("barge_in", "monologue"):
-            self._timers.pop(timer, None)
-        return []
-
-    def _committed(self, utterance: str, at: int) -> list[Command]:
-        began, ended = self.floor.span(utterance, at=at)
-        self._caller_stopped(utterance, ended)
-        commands: list[Command] = [KeepUtterance(self.transcript.committed(utterance, began=began, ended=ended))]
-        if not self.floor.is_turn(utterance, self._policy):
-            return commands + self._speak_if_owed(at)
-        self.memory = replace(self.memory, caller_spoke=True)
-        if self.talks:
-            self._begin_turn(utterance, at, speech_ended_at=ended, committed_at=at)
-            if self._we_take_turns:
-                self.asking.urgent = True
-                commands += self._speak(Speak(), at)
-        return commands
-
-    def _begin_turn(
-        self, utterance: str | None, at: int, *, speech_ended_at: int | None = None, committed_at: int | None = None
-    ) -> None:
-        if utterance is not None:
-            self._prompts = 0
-        self.turns.begin(
-            agent=self.agent.name, utterance=utterance, speech_ended_at=speech_ended_at, committed_at=committed_at, at=at
-        )
-        self.memory = replace(self.memory, turns=self.turns.count)
-
-    def _key(self, key: str, at: int) -> list[Command]:
-        if not self.talks:
-            return []
-        commands = self._take_the_floor(at) if self._policy.interruptible and self.playout.is_audible else []
-        self._timers["keys"] = at + PAUSE_MS
-        return commands + (self._typed(at) if self.keypad.press(key) else [])
-
-    def _typed(self, at: int) -> list[Command]:
-        self._timers.pop("keys", None)
-        keys = self.keypad.take()
-        if not keys:
-            return []
-        self._keys += 1
-        name = f"keys-{self._keys}"
-        utterance = self.transcript.pressed(name, masked(keys), at=at)
-        self._begin_turn(name, at, speech_ended_at=at, committed_at=at)
-        self.memory = replace(self.memory, caller_spoke=True)
-        self.asking.urgent = True
-        brief = Brief(f"(The caller typed on the keypad: {keys})", from_caller=True)
-        return [KeepUtterance(utterance), brief, *self._speak(Speak(), at)]
 
 
 def kept(utterance: Utterance | None) -> list[Command]:

@@ -4,6 +4,7 @@ Rule 1: an agent's words are heard when their audio was acknowledged; the rest i
 Rule 2: a caller's utterance stands in the transcript from the moment it is committed; its words may come much later, or never.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from app.call.disposition import Utterance
@@ -76,6 +77,14 @@ class Transcript:
                 speech.cut_at = speech.cut_at if speech.cut_at is not None else at
                 ended.append(self._utterance(key, speech, ended=speech.cut_at))
         return ended
+
+    def unplayed(self, response: str, played: Collection[str]) -> list[str]:
+        """The utterances of a response that had audio of which nothing was queued, since the response had been cut."""
+        return [
+            key
+            for key, speech in self._speech.items()
+            if speech.response == response and speech.generated and speech.cut_at is None and key not in played
+        ]
 
     def _utterance(self, key: str, speech: _Speech, *, ended: int) -> Utterance:
         cut = speech.cut_at is not None

@@ -31,9 +31,20 @@ class Turns:
         self.count = before
         self._turn: _Turn | None = None
         self._voices: set[str] = set()
+        self._before: str | None = None  # the response that ran when the turn began: its audio is no answer to it
 
-    def begin(self, *, agent: str, utterance: str | None, speech_ended_at: int | None, committed_at: int | None, at: int) -> None:
-        """The caller's turn was committed, or the agent speaks of itself."""
+    def begin(
+        self,
+        *,
+        agent: str,
+        utterance: str | None,
+        speech_ended_at: int | None,
+        committed_at: int | None,
+        running: str | None,
+        at: int,
+    ) -> None:
+        """The caller's turn was committed, or the agent speaks of itself. `running`: the response that runs already."""
+        self._before = running
         self.count += 1
         self._turn = _Turn(self.count, agent, utterance, speech_ended_at, committed_at, at)
         self._voices.clear()
@@ -48,9 +59,9 @@ class Turns:
         if self._turn:
             self._turn.tools += 1
 
-    def audio(self, utterance: str, *, at: int) -> None:
+    def audio(self, utterance: str, *, response: str, at: int) -> None:
         """Audio of the agent's utterance was generated."""
-        if self._turn and self._turn.first_audio_at is None:
+        if self._turn and self._turn.first_audio_at is None and response != self._before:
             self._turn.first_audio_at = at
             self._voices.add(utterance)
 

@@ -8,11 +8,12 @@ from app.call.agent import ToolKind
 from app.call.commands import Command, GiveResult, KeepTool, RunErrand, Speak, TakeOver
 from app.call.controls import Goodbye, Verdict, decide, refuse
 from app.call.errands import read_arguments
+from app.call.listening import Listening
 from app.call.sentences import TAKEN_OVER
-from app.call.talk import Talk
+from app.call.talk import ANSWER_MS
 
 
-class Work(Talk):
+class Work(Listening):
     """The tools' part of a call."""
 
     def _end_by(self, goodbye: Goodbye, at: int) -> list[Command]:
@@ -23,7 +24,7 @@ class Work(Talk):
         if not self.errands.is_new(event.tool_call) or not self.talks:
             return []
         self.turns.tool()
-        self._timers.pop("answer", None)
+        self._timers["answer"] = at + ANSWER_MS
         tool = self.agent.tool(event.name)
         if tool is not None and tool.kind is ToolKind.ERRAND:
             self.errands.sent(event.tool_call)
@@ -47,6 +48,10 @@ class Work(Talk):
         return self._carry_out(event, verdict, at)
 
     def _carry_out(self, event: e.ToolCalled, verdict: Verdict, at: int) -> list[Command]:
+        if (goodbye := verdict.goodbye) is not None:
+            goodbye.response = event.response
+            if self.floor.speaking or self.asking.was_cut(event.response):
+                verdict = refuse("the caller is speaking; hear them first")
         done = KeepTool(event.tool_call, event.name, self.agent.name, verdict.refused, event.arguments, verdict.result)
         commands: list[Command] = [done, GiveResult(event.tool_call, verdict.result)]
         if verdict.memory is not None:

@@ -25,6 +25,7 @@ type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 START_WITHIN_S = 5.0
+CLOSE_S = 1.0
 MESSAGES_BEFORE_START = 10
 LARGEST = 65_536
 BYTES_A_SECOND = 8_000
@@ -175,7 +176,11 @@ class CallerLeg:
             return
         self._open = False
         try:
-            await self._send({"type": "websocket.close", "code": code})
+            async with asyncio.timeout(CLOSE_S):  # a peer that reads nothing does not let us say goodbye either
+                await self._send({"type": "websocket.close", "code": code})
+        except TimeoutError:
+            if self._tap is not None:
+                self._tap.transport.abort()
         except (OSError, RuntimeError):
             log.info("the media socket was gone before it was closed")
 

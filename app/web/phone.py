@@ -5,6 +5,7 @@ Rule 2: whoever cannot be talked with hears a sentence, and a row says why (deci
 Rule 3: admission is here. A refusal at the media socket would be an answered, billed and broken call.
 """
 
+import asyncio
 import re
 from collections import Counter, deque
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app import logs
 from app.call.agent import Agent
 from app.call.disposition import EndReason, Intent, Slot
-from app.errors import Fenced
+from app.errors import Fenced, StoreUnavailable
 from app.store.calls import CallState, NewCall
 from app.twilio.signature import Upgrade
 from app.twilio.twiml import Twiml
@@ -30,6 +31,7 @@ log = logs.logger("web")
 
 # How long a caller who is turned away stays on the line, about: a sentence and the keys of a number.
 TURNED_AWAY_MS = 60_000
+SWEEP_S = 15.0
 ATTESTATION = re.compile(r"[A-Za-z-]{1,64}")
 STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
 KEYS = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "22233344455566677778889999")
@@ -73,6 +75,18 @@ class Phone:
         }
         posts = [Route(path, door, methods=["POST"], name=path.rpartition("/")[2]) for path, door in doors.items()]
         return [*posts, WebSocketRoute("/twilio/media", Media(desk), name="media")]
+
+    async def look_after(self) -> None:
+        """Now and then, finish the rows that nobody finished. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                if done := await self._resume.sweep():
+                    log.warning("rows were finished that had been left", count=done)
+            except StoreUnavailable:
+                log.warning("no sweep: the database is away")
+            except Exception as fault:
+                log.error("a sweep failed", fault=type(fault).__name__, at=logs.where(fault))
 
     # ---- a call comes in
 

@@ -21,6 +21,8 @@ Rule 1: never judged by CallSid and CallStatus alone; two requests that look the
 Rule 2: a caller is on the line. When the database cannot be had, they are asked to wait and we are asked again, a few times.
 """
 
+from datetime import UTC, datetime, timedelta
+
 from app import logs
 from app.call.disposition import EndReason, Intent, Memory
 from app.errors import Fenced
@@ -36,6 +38,8 @@ MAX_ATTEMPTS = 3
 MAX_ASKED_AGAIN = 3
 # Every lost race is another request's step forward; there are not many of them for one call.
 MAX_RACES = 5
+LEFT_ALONE = timedelta(seconds=20)
+"""A bridge that hears of its call's end has filed it long before."""
 
 
 class Resume:
@@ -98,6 +102,21 @@ class Resume:
         if state.final or await self._is_carried_elsewhere(state):
             return
         await self.finish(state, ending.reason_of(state, status, webhook.one("DialCallStatus")))
+
+    async def sweep(self) -> int:
+        """Finish what nobody finished: calls that the carrier ended some time ago, and whose bridge was lost before it could.
+
+        Returns:
+            How many rows were finished.
+        """
+        done, now = 0, datetime.fromtimestamp(self._desk.clock() / 1_000, UTC)
+        for state in await self._desk.calls.unfinished(LEFT_ALONE):
+            status = state.carrier_status or ""
+            if status not in TERMINAL or now - state.updated_at < LEFT_ALONE:
+                continue
+            if not self._desk.switchboard.carrier_ended(state.call_id, status):
+                done += await self.finish(state, ending.reason_of(state, status))
+        return done
 
     async def finish(self, state: CallState, reason: EndReason, memory: Memory | None = None) -> bool:
         """Finish a row, from what is stored or from `memory`. False: somebody else has."""

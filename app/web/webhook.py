@@ -7,7 +7,6 @@ Rule 4: no log line holds a value of a form, but for the carrier's own sids and 
 """
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
@@ -111,7 +110,7 @@ class SpokenDoor:
             log.error("a webhook is answered without the database", path=path, fault=type(fault).__name__)
             document = self._on_fault(webhook)
         except Exception as fault:
-            log.error("a webhook failed", path=path, fault=type(fault).__name__, at=where(fault))
+            log.error("a webhook failed", path=path, fault=type(fault).__name__, at=logs.where(fault))
             document = self._on_fault(webhook)
         return Response(document, media_type=None, headers={"content-type": CONTENT_TYPE})
 
@@ -140,7 +139,7 @@ class SilentDoor:
             log.error("a callback could not be kept", path=path, fault=type(fault).__name__)
             return Response(status_code=503)
         except Exception as fault:
-            log.error("a callback failed", path=path, fault=type(fault).__name__, at=where(fault))
+            log.error("a callback failed", path=path, fault=type(fault).__name__, at=logs.where(fault))
             return Response(status_code=500)
         return Response(status_code=204)
 
@@ -183,12 +182,6 @@ def parsed(body: bytes, content_type: str) -> ImmutableMultiDict[str, str] | Non
 def whole(text: str | None) -> int | None:
     """A whole number of at most nine digits, or None."""
     return int(text) if text and len(text) <= 9 and text.isascii() and text.isdigit() else None
-
-
-def where(fault: BaseException) -> str:
-    """Where an exception came from: files and lines only. Its words, and the values around it, may be private."""
-    frames = traceback.extract_tb(fault.__traceback__)
-    return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-6:])
 
 
 def _sid(value: str | None) -> str:

@@ -301,3 +301,49 @@ async def test_a_peer_that_reads_nothing_is_noticed(rig):
     assert not rig.bridge.is_stalled
     rig.caller.sending_since = asyncio.get_running_loop().time() - 6
     assert rig.bridge.is_stalled
+
+
+async def test_whose_the_row_is_to_finish():
+    rig = Rig()
+    async with running(rig):
+        assert rig.bridge.will_file
+        rig.bridge.post(e.StreamMovedOn())
+        assert not rig.bridge.will_file, "another stream has it"
+
+
+async def test_a_bridge_that_was_given_up_leaves_the_row_to_others():
+    rig = Rig()
+
+    def broken(event, *, at):
+        raise RuntimeError("our bug")
+
+    async with running(rig):
+        rig.call.handle = broken
+        rig.bridge.post(e.DigitPressed("1"))
+        assert not rig.bridge.will_file
+
+
+async def test_a_bridge_that_has_its_fact_to_file_keeps_it_until_it_is_done():
+    rig = Rig()
+    async with running(rig):
+        rig.bridge.post(e.CarrierEnded("completed"))
+        await rig.until(lambda: rig.call.over)
+        assert rig.bridge.will_file
+
+
+async def test_a_row_is_filed_although_a_leg_does_not_let_itself_be_closed():
+    rig = Rig()
+    never = asyncio.Event()
+
+    async def stuck(code=1000):
+        await never.wait()
+
+    task = asyncio.ensure_future(rig.bridge.run())
+    await rig.until(rig.caller.pumping.is_set)
+    rig.caller.close = stuck
+    rig.bridge.post(e.CarrierEnded("completed"))
+    await rig.until(lambda: rig.keeper.filed)
+    never.set()
+    rig.caller.closed.set()
+    with anyio.fail_after(SOON):
+        await task

@@ -89,6 +89,12 @@ class Scene:
         assert due is not None, "the call waits for nothing"
         return self.tell(e.DeadlinePassed(), at=due)
 
+    def listened_on(self) -> "Scene":
+        """The moment after a caller has gone, in which a last word might still have come, is over."""
+        assert self.call.phase is Phase.WRAPPING and self.call.deadline is not None
+        self.wait()
+        return self
+
     # ---- moments
 
     def open(self, *, at: int = 0) -> "Scene":

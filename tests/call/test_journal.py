@@ -32,7 +32,7 @@ def played() -> Scene:
     ending(scene)
     scene.hear_all(at=scene.at + 900)
     scene.tell(e.StreamEnded(clean=True))
-    return scene
+    return scene.listened_on()
 
 
 def test_a_calls_journal_replays_to_the_same_commands():

@@ -134,3 +134,20 @@ async def test_a_socket_that_is_gone_while_we_write_does_not_raise():
         await tried.wait()
     await leg.close()
     pumping.cancel()
+
+
+async def test_a_peer_that_reads_nothing_cannot_keep_us_from_closing(monkeypatch):
+    monkeypatch.setattr(leg_module, "CLOSE_S", 0.05)
+    aborted = []
+
+    class Tap:
+        class transport:
+            abort = staticmethod(lambda: aborted.append(True))
+
+    async def stuck(_message):
+        await asyncio.Event().wait()
+
+    leg = CallerLeg(Socket().receive, stuck, Tap())
+    with anyio.fail_after(20):
+        await leg.close()
+    assert aborted == [True]
