@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.rehearsal import brain_words as words
-from app.rehearsal.brain_memory import Line, Memory, Said, Topic, remember
+from app.rehearsal.brain_memory import Line, Memory, Topic, remember
 
 SORRY = "I am sorry, I did not understand that."
 HELP = "How can I help you?"
@@ -382,17 +382,11 @@ def _pick(values: Sequence[str], pattern: str) -> str | None:
 
 
 def _summary(memory: Memory) -> str:
-    who = memory.slots["name"].value if "name" in memory.slots else "A caller"
-    about = f" about {memory.reason}" if memory.reason else ""
     if memory.goal == "wrong":
         return "The caller had dialled a wrong number."
-    if memory.booked:
-        return f"{who} called{about} and booked {memory.booked}."
+    who = memory.slots["name"].value if "name" in memory.slots else "A caller"
     if memory.taken:
         return f"{who} left a message: {_message(memory)}."
-    return f"{who} called{about}. Nothing was booked."
-
-
-def spoken(conversation: Sequence[Line], acts: Sequence[Act]) -> list[Line]:
-    """The conversation as it will be when these acts were carried out and heard."""
-    return [*conversation, *(Said(act.text) for act in acts if isinstance(act, Say))]
+    about = f" It is about: {memory.reason}." if memory.reason else ""
+    done = f"booked {memory.booked}" if memory.booked else "called, and nothing was booked"
+    return f"{who} {done}.{about}"

@@ -29,6 +29,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import click
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -63,6 +64,8 @@ class Model:
         self._tell, self._script, self._speed, self._seed = tell, script, speed, seed
         self._server: Server | None = None
         self._connections = 0
+        self._scripts: dict[UUID, Misbehaviour] = {}
+        """Of connections that were admitted and are not served yet."""
         self._idle: list[Recogniser] = [Recogniser()]
         """Those that no session uses: making one takes longer than a caller should wait for."""
 
@@ -104,7 +107,7 @@ class Model:
             self._tell({"event": "upgrade_refused", "status": script.refuse})
             code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(script.refuse, "server_error")
             return _answer(script.refuse, code, "Refused by script.")
-        connection.script = script  # type: ignore[attr-defined]
+        self._scripts[connection.id] = script
         return None
 
     # ---- one connection
@@ -113,6 +116,7 @@ class Model:
         request = connection.request
         assert request is not None
         if "OpenAI-Beta" in request.headers:
+            self._scripts.pop(connection.id)
             await connection.close(BETA_DISABLED, "beta_api_shape_disabled: the beta of the Realtime API has ended")
             return
         asked = parse_qs(urlsplit(request.path).query)["model"][0]
@@ -126,7 +130,7 @@ class Model:
             tell=self._tell,
             now_s=time.time,
             speed=self._speed,
-            misbehaviour=getattr(connection, "script", Misbehaviour()),
+            misbehaviour=self._scripts.pop(connection.id),
             seed=self._seed + self._connections,
         )
         session = Session(session_id, f"{asked}-rehearsal", recogniser, stage)

@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+from openai import AsyncOpenAI
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
@@ -132,6 +133,26 @@ async def test_nonsense_on_the_socket_is_answered():
         for nonsense in ("{", b"\x00\x01", "[]", '"a"', '{"type": 5}'):
             await socket.send(nonsense)
             assert (await receive(socket, "error"))[-1]["error"]["code"] == "missing_required_parameter"
+
+
+async def test_openais_own_client_understands_every_word():
+    kinds = []
+    async with (
+        running() as (model, _),
+        AsyncOpenAI(base_url=model.base_url, api_key="any") as client,
+        asyncio.timeout(PATIENCE_S),
+        client.realtime.connect(model="gpt-realtime-2.1") as connection,
+    ):
+        await connection.session.update(session={"type": "realtime", "instructions": "Be kind."})
+        await connection.conversation.item.create(item=message("user", "oh sorry i have the wrong number"))
+        await connection.response.create()
+        async for event in connection:
+            kinds.append(event.type)
+            if event.type == "response.done":
+                break
+    assert event.response.status == "completed"
+    assert event.response.output[0].content[0].transcript == "No problem. Goodbye!"
+    assert "session.updated" in kinds and "error" not in kinds
 
 
 async def test_sessions_run_side_by_side():
