@@ -31,28 +31,18 @@ ABOUT_US = ("talking to a machine", "talking to a robot", "are you a machine", "
 ASKED_NAME = ("your name", "first and last name", "your first name", "your last name", "who is calling",
               "who is the appointment for", "who am i speaking", "name and number", "name please", "your full name")  # fmt: skip
 ASKED_NUMBER = ("number", "reach you", "reach somebody", "reach them", "reach you under")
-ACCEPTED = ("yes", "yep", "yeah", "correct", "right", "that's it", "exactly", "that's the one", "it is", "sure", "perfect")
+ACCEPTED = ("yes", "yep", "yeah", "correct", "right", "that's it", "exactly", "it is", "sure", "perfect")
 
-WRONG_NUMBER = (
-    "wrong number",
-    "misdialled",
-    "misdialed",
-    "dialled the wrong",
-    "dialed the wrong",
-    "must have dialled",
-    "meant to call",
-)
+WRONG_NUMBER = ("wrong number", "misdialled", "misdialed", "dialled the wrong", "dialed the wrong", "meant to call")
 
-PUT_THROUGH = ("put you through to a person", "put you through to the team", "connecting you", "connect you", "transferring you",
+PUT_THROUGH = ("put you through to the team", "connecting you", "connect you", "transferring you",
                "transfer you")  # fmt: skip
 BOOKED = ("is booked", "are booked", "it's booked", "booked", "have you down for")
 NOT_YET_BOOKED = ("shall i book", "should i book", "can book", "could also book", "like to book", "help you book")
-CALL_BACK = ("call you back", "calls you back", "call you today", "calls you today", "will call you", "somebody calls you",
-             "give you a call")  # fmt: skip
+CALL_BACK = ("call you back", "calls you back", "call you today", "will call you", "give you a call")
 CALL_ME = ("call me back", "call me about", "expect a call", "want a call", "give me a call", "ring me back")
 LEAD_NOTED = ("noted your project", "gets in touch", "get in touch with you", "noted your interest")
-PASSED_ON = ("passed it on", "passed that on", "passed on", "message is with", "taken the message", "taken your message",
-             )  # fmt: skip
+PASSED_ON = ("passed it on", "passed that on", "passed on", "taken the message", "taken your message")
 NOT_INTERESTED = ("not interested", "no interest", "don't call", "do not call", "forget it")
 QUESTION = ("do you", "what do", "what does", "what is your", "what's your", "when", "how much", "how long", "want to know",
             "wanted to know", "where", "could you tell me", "can you tell me", "i have a question")  # fmt: skip
@@ -62,7 +52,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
         "too high", "charged me", "outrageous", "ridiculous", "unbelievable", "nobody showed", "nobody came", "didn't show",
         "third time", "second time", "complain", "complaint", "annoyed", "not happy", "unhappy", "are you kidding", "cut down my",
         "has died", "guarantee", "damaged my", "ruined", "sick of", "broke my", "never again",
-        "paid weeks ago", "unacceptable", 
+        "paid weeks ago", "unacceptable",
     ),
     "leave_message": (
         "leave a message", "take a message", "message for", "pass on a message", "left a message",
@@ -71,8 +61,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "support": (
         "cancel", "my appointment", "our appointment", "move the appointment", "reschedule", "my order", "our order", "my contract",
         "the invoice", "last invoice", "your invoice", "you put in", "you planted", "you installed", "you built", "we agreed",
-        "has not been delivered", "hasn't been delivered", "not delivered", "refund", 
-        "repaired", 
+        "has not been delivered", "hasn't been delivered", "not delivered", "refund",
     ),
     "buy": (
         "new terrace", "new garden", "a quote", "an offer for", "budget", "like to order", "want to buy",
@@ -115,7 +104,7 @@ HIGH_FOR_US = ("as urgent",)
 
 CONCERNS: dict[str, tuple[str, ...]] = {
     "danger": (
-        "burst", "flooding", "flooded", "running into my", "gas leak", "smoke", "on fire", "live wire", "about to fall", 
+        "burst", "flooding", "flooded", "running into my", "gas leak", "smoke", "on fire", "live wire", "about to fall",
         "fallen on", "somebody is hurt", "is bleeding", "emergency",
     ),
     "threat": ("lawyer", "sue you", "legal action", "the police", "court", "bad review", "the newspaper", "report you"),
@@ -129,7 +118,7 @@ CONCERNS: dict[str, tuple[str, ...]] = {
 
 CRITERIA: dict[str, tuple[str, ...]] = {
     "concrete": (
-        "metres", "meters", "square feet", "feet", "acres", "raised beds", "trees", 
+        "metres", "meters", "square feet", "feet", "acres", "raised beds",
     ),
     "soon": (
         "in about four weeks", "in four weeks", "in three weeks", "in two weeks", "this week", "this month", "by the end of",

@@ -22,6 +22,7 @@ from app.wrapup.phrases import says
 SURE, LIKELY, GUESSED = 0.9, 0.6, 0.3
 SHORTEST_MATTER = 4
 """Words that a line must have to be what a call is about."""
+LONGEST_QUOTE = 250
 SELLING = ("buy", "book_appointment")
 NAME = r"((?:(?:Mr|Mrs|Ms|Dr)\.? )?[A-ZÀ-ÖØ-Þ][\w'’-]+(?:[ -][A-ZÀ-ÖØ-Þ][\w'’-]+){0,2})"
 LEAD_IN = r"(?i:my name is|name's|the name is|this is|it's|i'm|i am|here is)"
@@ -302,7 +303,5 @@ TASKS = {
 
 def _quote(text: str) -> str:
     """A text as said, cut between two words."""
-    words = text.split()
-    while len(" ".join(words)) > 250:
-        words.pop()
-    return " ".join(words)
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_QUOTE else line[: LONGEST_QUOTE + 1].rpartition(" ")[0]

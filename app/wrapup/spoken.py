@@ -24,7 +24,7 @@ TIMES = {"double": 2, "triple": 3, "treble": 3}
 HUNDREDS = {"hundred": "00", "thousand": "000"}
 BETWEEN_DIGITS = frozenset(("um", "uh", "er", "and", "then", "dash", "hyphen", "area", "code"))
 TOKEN = re.compile(r"\+|\d+|[^\W\d_]+")
-CUT_OFF = re.compile(r"\w+(?:--|–|—|…)(?=\s|$)")
+CUT_OFF = re.compile(r"\b\w+(?:--|–|—|…)(?=\s|$)")
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 SPELT = re.compile(r"(?<![\w'’])[^\W\d_](?:[\s.,-]+[^\W\d_]\b)+")
 TITLES = frozenset(("mr", "mrs", "ms", "miss", "dr", "doctor", "mister"))
