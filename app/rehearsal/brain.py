@@ -152,7 +152,7 @@ def _reply(memory: Memory, text: str, order: Order) -> list[Act]:
         return _end(memory, order, "No problem. Goodbye!")
     if memory.goal == "person":
         return _transfer(memory, order)
-    if words.is_farewell(text) or (asked == "more" and words.answer_of(text) == "no"):
+    if _is_done(asked, text):
         return _end(memory, order)
     if words.is_greeting(text) and memory.goal is None:
         return [Say(f"Hello! {HELP}")]
@@ -161,6 +161,13 @@ def _reply(memory: Memory, text: str, order: Order) -> list[Act]:
     if memory.failed(asked) and not _calls(memory, order) and not _is_looking(memory):
         return [_again(memory, order, SORRY)]
     return []
+
+
+def _is_done(asked: Topic | None, text: str) -> bool:
+    """In the middle of the road "that is all" may be the end of an answer; there, only a goodbye is a goodbye."""
+    if asked in ("more", "request", None):
+        return words.is_farewell(text) or (asked == "more" and words.answer_of(text) == "no")
+    return re.search(r"\b(?:good)?bye\b", text) is not None
 
 
 def _next_step(memory: Memory, order: Order) -> list[Act]:

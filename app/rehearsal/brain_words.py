@@ -171,6 +171,8 @@ def is_greeting(text: str) -> bool:
 def name_of(text: str, *, asked: bool) -> str | None:
     """The caller's name, capitalised. Unless it was asked for, only after "this is" and the like, before what is wanted."""
     if asked:
+        if is_farewell(text) or answer_of(text) == "no":
+            return None
         words = [word for word in text.split() if word not in _NO_NAME]
         return " ".join(words).title() if 1 <= len(words) <= 3 and len(text.split()) <= 8 else None
     introduced = re.search(

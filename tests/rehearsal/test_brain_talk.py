@@ -221,6 +221,13 @@ def test_another_wish_after_the_first_is_taken_up(house):
     assert house.hear("my bill is too high") == "I will pass on: my bill is too high. Is that right?"
 
 
+def test_in_the_middle_only_a_goodbye_ends_the_call(house):
+    house.hear("i would like to leave a message")
+    assert house.hear("that is all") == "I am sorry, I did not understand that. May I have your name, please?"
+    assert house.hear("no thank you goodbye") == "Thank you for calling Linden. Goodbye!"
+    assert called(house) == ["end_call"]
+
+
 def test_a_hum_after_a_cut_has_the_question_repeated_and_otherwise_nothing_is_said():
     house = House()
     house.lines += [Said("Linden Gardens, hello! How can I help you?", was_cut=True), Heard("mm-hm")]
