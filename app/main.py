@@ -71,6 +71,7 @@ def application(settings: Settings) -> Starlette:
         directory=settings.transfer_to,
         dispositions=settings.dispositions,
         intents=settings.intents,
+        first=settings.first_agent,
     )
     tokens = StreamTokens(*settings.auth_tokens)
     board = Switchboard(settings, agents=agents, calls=calls, writer=writer, toolbox=toolbox, tokens=tokens, worker=worker)
@@ -144,7 +145,7 @@ async def _beat(workers: Workers, worker: str, board: Switchboard) -> None:
 @contextlib.contextmanager
 def _draining(board: Switchboard, seconds: int) -> Any:
     """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended or its
-    time is up. uvicorn alone would cut every live socket at once with 1012 (dependencies.md, section 5). A second signal stops
+    time is up. uvicorn alone would cut every live socket at once with 1012. A second signal stops
     at once."""
     loop = asyncio.get_running_loop()
     before: dict[int, Any] = {}

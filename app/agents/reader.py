@@ -19,12 +19,12 @@ from app.agents import front_matter
 from app.agents.controls import CONTROLS, controls
 from app.agents.front_matter import FrontMatter, Unreadable
 from app.call.agent import Agent, FloorPolicy, SlotKind, SlotSpec, ToolSpec, TurnTaking
-from app.errors import BadAgent
+from app.errors import BadAgent, BadSetting
 
 NO_AGENTS = ("readme.md", "house-rules.md")
 HOUSE_RULES = Path(__file__).with_name("house-rules.md")
 LONGEST_TOKENS = 16_384
-"""Instructions and tools together; what a Realtime session takes (openai-realtime.md 1.3)."""
+"""Instructions and tools together; what a Realtime session takes (OpenAI's Realtime documentation)."""
 CHARACTERS_A_TOKEN = 4
 """An estimate for English; the provider has the last word."""
 
@@ -91,14 +91,16 @@ def read_agents(
     directory: Collection[str],
     dispositions: Collection[str],
     intents: Collection[str],
+    first: str | None = None,
 ) -> dict[str, Agent]:
-    """Every agent of a folder, by name.
+    """Every agent of a folder, by name. `first` is who answers, who has to be among them.
 
     `errands` are the tools there are, by name; `directory` the names that a call may be transferred to; `dispositions` and
     `intents` the business's own words for how a call came out and what was wanted.
 
     Raises:
         BadAgent: one or more files are wrong; everything that is wrong with any of them is in it.
+        BadSetting: there is no agent `first`.
     """
     complaints: list[tuple[str, int, str]] = []
     files: list[_File] = []
@@ -127,6 +129,10 @@ def read_agents(
             agents[agent.name] = agent
     if complaints:
         raise BadAgent(sorted(complaints))
+    if first is not None and first not in agents:
+        raise BadSetting(
+            [("FIRST_AGENT", f"there is no agent {first}", f"FIRST_AGENT=... with one of: {', '.join(sorted(agents))}")]
+        )
     return agents
 
 

@@ -136,7 +136,8 @@ class Filed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """A stretch of speech by one party. For the agent, `heard` and `unheard` together are what it generated.
+    """A stretch of speech by one party. For the agent, `heard` and `unheard` together are what it generated, and it starts when it
+    is first heard, not when it is generated.
 
     Times are milliseconds since the machine's zero. `key` is unique within the call and its epoch.
     """

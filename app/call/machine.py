@@ -33,8 +33,8 @@ from app.call.sentences import CUT_OFF, NOBODY_THERE, NOISE, SILENT, SPOKE_ON, S
 from app.call.talk import MARK_GRACE_MS, House, kept
 from app.call.work import Work
 
-GRACE_MS = 5_000  # decision 7: without a new stream for so long, the caller is gone
-LAST_WORDS_MS = 2_000  # decision 12
+GRACE_MS = 5_000  # without a new stream for so long, the caller is gone
+LAST_WORDS_MS = 2_000  # so long a caller's last words may take to be transcribed
 GOODBYE_MS = 15_000  # the longest goodbye, generation included
 LISTEN_ON_MS = 600  # a word that was begun just before may still be on its way through the detector
 RETRY_MS = 1_000

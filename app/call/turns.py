@@ -54,10 +54,12 @@ class Turns:
         if self._turn and not self._turn.asked:
             self._turn.requested_at, self._turn.asked = at, True
 
-    def tool(self) -> None:
-        """The turn calls a tool."""
-        if self._turn:
-            self._turn.tools += 1
+    def tool(self) -> Turn | None:
+        """The turn calls a tool: its line once more, if that was written already."""
+        if self._turn is None:
+            return None
+        self._turn.tools += 1
+        return self._line(self._turn) if self._turn.audible_at is not None else None
 
     def audio(self, utterance: str, *, response: str, at: int) -> None:
         """Audio of the agent's utterance was generated."""

@@ -5,7 +5,7 @@ Controls act in the call and are answered at once; errands leave, and come back 
 
 from app.call import events as e
 from app.call.agent import ToolKind
-from app.call.commands import Command, GiveResult, KeepTool, RunErrand, Speak, TakeOver
+from app.call.commands import Command, GiveResult, KeepTool, KeepTurn, RunErrand, Speak, TakeOver
 from app.call.controls import Goodbye, Verdict, decide, refuse
 from app.call.errands import read_arguments
 from app.call.listening import Listening
@@ -23,12 +23,12 @@ class Work(Listening):
     def _tool(self, event: e.ToolCalled, at: int) -> list[Command]:
         if not self.errands.is_new(event.tool_call) or not self.talks:
             return []
-        self.turns.tool()
+        counted: list[Command] = [KeepTurn(turn)] if (turn := self.turns.tool()) else []
         self._timers["answer"] = at + ANSWER_MS
         tool = self.agent.tool(event.name)
         if tool is not None and tool.kind is ToolKind.ERRAND:
             self.errands.sent(event.tool_call)
-            return [RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
+            return [*counted, RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
         arguments = read_arguments(event.arguments)
         if tool is None:
             verdict = refuse("this agent has no such tool")
@@ -45,7 +45,7 @@ class Work(Listening):
                 utterance=self.transcript.last_caller,
                 at=at,
             )
-        return self._carry_out(event, verdict, at)
+        return counted + self._carry_out(event, verdict, at)
 
     def _carry_out(self, event: e.ToolCalled, verdict: Verdict, at: int) -> list[Command]:
         if (goodbye := verdict.goodbye) is not None:

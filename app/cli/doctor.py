@@ -35,7 +35,7 @@ SHUTDOWNS = {
     **dict.fromkeys(("gpt-realtime-mini", "gpt-realtime-mini-2025-12-15"), date(2027, 1, 20)),
     **dict.fromkeys(("gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize", "whisper-1"), date(2027, 2, 26)),
 }
-"""The provider's announced last days, as known on 2026-11-20 (openai-realtime.md 2.5 and 6.1)."""
+"""The provider's announced last days, as known on 2026-11-20 (OpenAI's Realtime documentation)."""
 RETIRED = ("gpt-4o-realtime-preview", "gpt-4o-mini-realtime-preview")
 """Of the beta, which has ended: these and their dated snapshots."""
 

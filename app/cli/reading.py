@@ -27,7 +27,7 @@ NO_KEYS = {
     "OPENAI_API_KEY": "not-set",
 }
 KEYS = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "OPENAI_API_KEY")
-"""What makes a service live (decision 20)."""
+"""What makes a service live."""
 
 
 def given() -> dict[str, str]:
@@ -64,6 +64,7 @@ def agents(settings: Settings) -> dict[str, Agent]:
         directory=settings.transfer_to,
         dispositions=settings.dispositions,
         intents=settings.intents,
+        first=settings.first_agent,
     )
 
 

@@ -28,7 +28,7 @@ from app.web.sockets import GuardedHttp
 log = logs.logger("server")
 
 MAX_FRAME = 65_536
-"""Bytes of one message on the carrier's socket; the default of 16 MB would be an invitation (dependencies.md, section 5)."""
+"""Bytes of one message on the carrier's socket; the default of 16 MB would be an invitation."""
 WORKER_PATIENCE_S = 30
 """A worker without a sign of life for so long is dead. The default of 5 s would kill live calls on a busy machine."""
 

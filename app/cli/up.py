@@ -1,4 +1,4 @@
-"""`callrow up`, which scripts/run calls: migrate, and serve. Live with the keys; without any, a rehearsal first (decision 20)."""
+"""`callrow up`, which scripts/run calls: migrate, and serve. Live with the keys; without any, a rehearsal first."""
 
 import sys
 

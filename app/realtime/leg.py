@@ -298,7 +298,7 @@ def _refused(status: int, body: bytes) -> ModelUnavailable:
 
 
 def _lost(code: int, reason: str) -> ModelLost:
-    """What a close code means (openai-realtime.md 1.4)."""
+    """What a close code means (OpenAI's Realtime documentation)."""
     if code == socket.ABNORMAL:
         return ModelLost(reason or "dropped")
     if code == 1001 and EXPIRED in reason:

@@ -208,7 +208,7 @@ def _same_format(given: _Format | None, asked: dict[str, Any]) -> bool:
 def history_items(utterances: Sequence[Utterance], memory: Memory | None) -> list[dict[str, Any]]:
     """The items that tell a new session what was said, oldest first, and what is known.
 
-    Assistant items can be made of text only (openai-realtime.md 4). What the caller did not hear was not said; what was never
+    Assistant items can be made of text only. What the caller did not hear was not said; what was never
     transcribed cannot be told. Ids have at most 32 characters.
     """
     items = []

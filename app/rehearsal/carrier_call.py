@@ -21,7 +21,7 @@ from app.rehearsal.carrier_callbacks import Courier
 from app.rehearsal.carrier_caller import Caller, Handset, LineDead
 from app.rehearsal.carrier_plans import TERMINAL, Account, CallPlan, Number
 from app.rehearsal.carrier_stream import MediaStream, StreamEnd, StreamPlan
-from app.rehearsal.carrier_verbs import Announcement, dial, fetch_sound, fresh_sid, gather
+from app.rehearsal.carrier_verbs import Announcement, dial, fetch_sound, gather
 from app.rehearsal.carrier_web import HONEST, Answer, Fields, Origins, Tampering, WebhookFailed, Webhooks
 from app.rehearsal.line import Line
 from app.rehearsal.twiml import Alert, Document, Target, Unreadable
@@ -74,7 +74,7 @@ class Call:
         dice: random.Random,
         on_event: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.sid = fresh_sid("CA", dice)
+        self.sid = f"CA{secrets.token_hex(16)}"  # never one that the service has seen before, whatever the seed
         self.caller, self.plan, self.account, self.number = caller, plan, account, number
         self.status = "ringing"
         self.created = datetime.now(UTC)

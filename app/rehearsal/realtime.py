@@ -1,6 +1,6 @@
 """One session of the pretend model: OpenAI's Realtime protocol (GA) without a socket. Events in by `feed`, events out by `emit`.
 
-It keeps the contract of openai-realtime.md, section 11; both flags of the turn detection are obeyed in all four combinations.
+It keeps the contract of OpenAI's Realtime documentation; both flags of the turn detection are obeyed in all four combinations.
 
 Rule 1: time on the caller's side is media time: what was appended. Only pacing and lateness use the clock, which is given.
 Rule 2: an event that cannot be taken is answered with `error` and changes nothing; the session lives on.

@@ -1,4 +1,4 @@
-"""A session's configuration: the defaults, and what `session.update` and `response.create` may say (openai-realtime.md 2 and 11).
+"""A session's configuration: the defaults, and what `session.update` and `response.create` may say.
 
 Rule 1: an update is taken whole or not at all; only what it says changes.
 Rule 2: a key that is not in the tables is `unknown_parameter`, with its path; so a name of the beta is a fault.

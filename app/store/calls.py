@@ -27,7 +27,7 @@ __all__ = ["CallState", "Calls", "NewCall"]
 
 TERMINAL = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
 RANK = {"queued": 0, "initiated": 1, "ringing": 2, "in-progress": 3, **dict.fromkeys(TERMINAL, 4)}
-"""Statuses never go back (twilio.md 5.1)."""
+"""Statuses never go back (Twilio's documentation)."""
 
 STATE = [calls.c[name] for name in STATE_COLUMNS]
 
@@ -115,7 +115,7 @@ class Calls:
     async def carrier_status(
         self, sid: str, status: str, *, sequence: int | None = None, duration_s: int | None = None
     ) -> CallState | None:
-        """Take in a status of the carrier's: in any order, any number of times, the same comes of it (twilio.md 5.1).
+        """Take in a status of the carrier's: in any order, any number of times, the same comes of it (Twilio's documentation).
 
         A status never goes back in rank; of two equal in rank the later in sequence stands. An unknown status changes nothing.
         Taken in after the row is finished as well: it says what the carrier saw and nothing else of the row.
@@ -243,7 +243,7 @@ class Calls:
         stored = (await connection.execute(query)).all()
         latencies = [turn.latency_ms for turn in stored if turn.latency_ms is not None]
         return {
-            "turns": max(filed.memory.turns, sum(turn.utterance is not None for turn in stored)),
+            "turns": max(filed.memory.caller_turns, sum(turn.utterance is not None for turn in stored)),
             "barge_ins": max(filed.memory.barge_ins, sum(turn.interrupted for turn in stored)),
             "latency_p50_ms": finishing.nearest_rank(latencies, 50),
             "latency_p95_ms": finishing.nearest_rank(latencies, 95),

@@ -1,7 +1,7 @@
 """One database, chosen by its address alone: SQLite in a file beside us, or PostgreSQL for many machines.
 
 Rule 1: SQLite has one writing connection a process, and a transaction that writes says so when it begins (BEGIN IMMEDIATE). With
-SQLite's own way of beginning, two that read and then write lose one of the writes without an error (dependencies.md, trap 4).
+SQLite's own way of beginning, two that read and then write lose one of the writes without an error.
 Rule 2: whatever says that the database cannot be had now becomes `StoreUnavailable`. What says that we asked for nonsense does not.
 Rule 3: no error carries a value: neither the parameters of a statement nor PostgreSQL's "Failing row contains ...".
 Rule 4: nothing waits for ever: a connection, a lock and a whole transaction each have a limit.

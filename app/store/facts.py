@@ -137,7 +137,7 @@ def memory_columns(memory: Memory) -> dict[str, Any]:
         "summary": memory.summary,
         "next_action": memory.next_action,
         "escalated": memory.escalated,
-        "turns": memory.turns,
+        "turns": memory.caller_turns,
         "barge_ins": memory.barge_ins,
     }
 

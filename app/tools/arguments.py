@@ -1,7 +1,7 @@
 """What the model may send: the base class of all arguments, their JSON Schema, and the check, which names every fault at once.
 
 Rule 1: nothing the model sent is repeated in a refusal, not even a field's name that we do not know: it may be what a caller said.
-Rule 2: a schema is flat: no `$ref`, no title, every object closed. The Realtime API checks nothing for us (openai-realtime.md 2.7).
+Rule 2: a schema is flat: no `$ref`, no title, every object closed. The Realtime API checks nothing for us.
 """
 
 from typing import Any

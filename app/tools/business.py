@@ -169,7 +169,7 @@ class _BusinessErrands:
 
 
 def _plain(text: str) -> str:
-    """Text from the books as data: one line, without control characters, and short (security-reliability.md, T24 and T25)."""
+    """Text from the books as data: one line, without control characters, and short."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_NOTE]
 
 

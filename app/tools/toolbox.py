@@ -29,7 +29,7 @@ from app.tools.record import NOT_CERTAIN, Ledger, Record, Recorder
 log = logger("tools")
 
 MOST_ERRANDS = 30
-"""Of one call (security-reliability.md, T29)."""
+"""Of one call."""
 LONGEST_RESULT = 8_000
 """Characters of JSON text given to the model."""
 ATTEMPTS = 3

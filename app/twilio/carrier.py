@@ -1,4 +1,4 @@
-"""The carrier's REST interface: hang up, redirect, look up (twilio.md, section 6).
+"""The carrier's REST interface: hang up, redirect, look up (Twilio's documentation).
 
 Rule 1: nothing here creates a call, and only what may happen twice is repeated by itself. A redirect whose answer was lost is not:
 a second one would tear down the stream that the first has opened.
@@ -66,7 +66,7 @@ class NumberConfiguration:
     status_callback: str = ""
     status_callback_method: str = "POST"
     voice_application_sid: str = ""
-    """If set, the carrier ignores the number's own addresses (twilio.md 1.1)."""
+    """If set, the carrier ignores the number's own addresses (Twilio's documentation)."""
     trunk_sid: str = ""
 
 
@@ -201,7 +201,7 @@ def _already_over(refused: CarrierRefused) -> bool:
 
 
 def _not_carried_out(refused: CarrierRefused) -> bool:
-    """429 is documented as not processed (twilio.md 6.6); without a connection nothing can have been."""
+    """429 is documented as not processed (Twilio's documentation); without a connection nothing can have been."""
     return refused.status == 429 or (isinstance(refused, CarrierUnreachable) and not refused.sent)
 
 

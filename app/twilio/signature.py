@@ -1,4 +1,4 @@
-"""Is this request the carrier's? Its signature, over the address it was configured with (twilio.md, section 2).
+"""Is this request the carrier's? Its signature, over the address it was configured with (Twilio's documentation).
 
 Rule 1: the address is the configured public one and the raw path and query of the request. Host and X-Forwarded-* say nothing.
 Rule 2: exactly one well-formed header, or the answer is no. Whatever arrives here, nothing is raised.
@@ -50,7 +50,7 @@ class Signatures:
         return bool(signature and target is not None and self._signed(self._public_url + target, form or {}, signature))
 
     def upgrade(self, scope: Mapping[str, Any]) -> Upgrade:
-        """Is a WebSocket upgrade signed by the carrier? Signed is the `wss://` address, without fields (twilio.md 2.3).
+        """Is a WebSocket upgrade signed by the carrier? Signed is the `wss://` address, without fields (Twilio's documentation).
 
         Whether the carrier signs a trailing slash is not documented; both forms are accepted.
         """

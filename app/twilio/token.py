@@ -1,4 +1,4 @@
-"""The stream's token: which call, which stream of it, until when (decision 9).
+"""The stream's token: which call, which stream of it, until when.
 
 The carrier brings it from our signed answer to the first message on the media socket. It is an HMAC over call, epoch and expiry:
 nothing is stored, and any worker can repeat and check it. That it is used once is the store's business (the claimed epoch).

@@ -1,4 +1,4 @@
-"""Twilio's Media Streams on the wire: text to facts, orders to text. Pure; touches no socket (protocol: twilio.md, section 4).
+"""Twilio's Media Streams on the wire: text to facts, orders to text. Pure; touches no socket (protocol: Twilio's documentation).
 
 Rule 1: what cannot be read is `BadCarrierMessage`, which names a kind and never the content.
 Rule 2: numbers come as strings, and fields may be added at any time: only what we use is looked at.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from app.call.disposition import EndReason, Filed, Intent, Memory, Outcome, Slot, outcome_of
 from app.store.calls import CallState
 
-# DialCallStatus of a transfer that a person took (twilio.md 5.2).
+# DialCallStatus of a transfer that a person took (Twilio's documentation).
 TAKEN = frozenset({"completed", "answered"})
 
 

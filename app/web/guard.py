@@ -2,7 +2,7 @@
 
 Rule 1: a body is read whole, at most `MAX_BODY` bytes, within `BODY_SECONDS`; only then a door hears of the request (T07).
 Rule 2: no route without a policy. The table is walked when the app is built; a route that forgot it stops the start.
-Rule 3: exact paths. A redirect for a missing slash would lose the carrier's POST (twilio.md 1.4).
+Rule 3: exact paths. A redirect for a missing slash would lose the carrier's POST (Twilio's documentation).
 """
 
 import asyncio

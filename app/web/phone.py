@@ -1,7 +1,7 @@
 """The carrier's doors: a call comes in, a stream is over, a status is told; and the media socket.
 
 Rule 1: the row is born before the answer, and the answer is the same however often the carrier asks (T02, F18).
-Rule 2: whoever cannot be talked with hears a sentence, and a row says why (decision 18). Busy is for far above that only.
+Rule 2: whoever cannot be talked with hears a sentence, and a row says why. Busy is for far above that only.
 Rule 3: admission is here. A refusal at the media socket would be an answered, billed and broken call.
 """
 
@@ -36,7 +36,7 @@ ATTESTATION = re.compile(r"[A-Za-z-]{1,64}")
 STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
 KEYS = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "22233344455566677778889999")
 WITHHELD_WORDS = ("anonymous", "unavailable", "unknown", "restricted", "private", "blocked")
-# The carrier writes a withheld number as a word, or as that word on a keypad: +266696687 is "anonymous" (twilio.md 1.2).
+# The carrier writes a withheld number as a word, or as that word on a keypad: +266696687 is "anonymous" (Twilio's documentation).
 WITHHELD = frozenset(WITHHELD_WORDS) | {"+" + word.upper().translate(KEYS) for word in WITHHELD_WORDS}
 
 TURNED_AWAY = {

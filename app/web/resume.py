@@ -1,4 +1,4 @@
-"""What follows a stream: `/twilio/resume?epoch=E`, the one place that decides it (decision 8).
+"""What follows a stream: `/twilio/resume?epoch=E`, the one place that decides it.
 
 It is the `action` of every `<Connect>` and every `<Dial>`, the verb behind it, and the target of every REST redirect. So it is
 asked twice, late, and by several at once. What it answers depends on the stored row alone:

@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with an end to its patience: `Config(http=GuardedHttp)`.
 
 uvicorn limits neither the time nor the size of a request's head, and a header sent drop by drop holds a connection for as long as
-its sender likes (security-reliability.md 2.6, measured). Bodies are limited behind it, in `guard.py`.
+its sender likes. Bodies are limited behind it, in `guard.py`.
 
 Rule 1: a request's whole head is here within `head_seconds` of the connection, or of the answer before it, and within `max_head`.
 Rule 2: nothing is answered to one who breaks rule 1: the connection is cut.

@@ -2,7 +2,7 @@
 
 Rule 1: nothing is touched, and nothing is asked of anybody, before the signature has been found right and the account is ours.
 Rule 2: what was signed is what is read, the same object (T04). A field that we read must not stand there twice.
-Rule 3: a call waits behind a spoken door. Whatever goes wrong there, the answer is TwiML with 200, never a 500 (twilio.md 1.6).
+Rule 3: a call waits behind a spoken door. Whatever goes wrong there, the answer is TwiML with 200, never a 500.
 Rule 4: no log line holds a value of a form, but for the carrier's own sids and closed words.
 """
 
@@ -27,7 +27,7 @@ log = logs.logger("web")
 
 FORM = "application/x-www-form-urlencoded"
 MAX_FIELDS = 500
-# The carrier waits 15 s at most and the caller hears ringing or silence meanwhile (security-reliability.md 2.3).
+# The carrier waits 15 s at most and the caller hears ringing or silence meanwhile.
 PATIENCE_S = 4.0
 
 TERMINAL = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})

@@ -150,7 +150,7 @@ def _value(judgement: Judgement, evidence: Sequence[str], transcript: Transcript
         case Field.LEAD_SCORE:
             return value if type(value) is int and judgement.reasons else Dropped.UNSUPPORTED
         case Field.ESCALATION:
-            return value if isinstance(value, bool) and (judgement.reasons or not value) else Dropped.UNSUPPORTED
+            return value if isinstance(value, bool) else Dropped.WRONG_KIND  # a flag without reasons has no evidence left
         case Field.SENTIMENT_COURSE:
             return value
     if not isinstance(value, str):

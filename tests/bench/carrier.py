@@ -1,6 +1,6 @@
 """The pretend carrier of the bench: webhook, media socket, and a phone that plays what it is sent. It has no voice and no opinions.
 
-Protocol: twilio.md 1 to 4. What Twilio would ignore and warn of (codes 31950, 31951) is counted as a complaint.
+Protocol: Twilio's documentation. What Twilio would ignore and warn of (codes 31950, 31951) is counted as a complaint.
 """
 
 import base64
@@ -24,7 +24,7 @@ _FILTER_BYTES = FILTER_MS * BYTES_PER_MS
 
 
 def signature(token: str, url: str, form: Mapping[str, str]) -> str:
-    """X-Twilio-Signature (twilio.md 2.1)."""
+    """X-Twilio-Signature (Twilio's documentation)."""
     signed = url + "".join(name + form[name] for name in sorted(form))
     return base64.b64encode(hmac.new(token.encode(), signed.encode(), hashlib.sha1).digest()).decode()
 

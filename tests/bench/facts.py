@@ -7,7 +7,7 @@ from typing import Any
 from tests.bench.sound import RING
 
 FILTER_MS = 3
-"""The longest delay a resampler may have (issue 2): so much of a stretch may arrive with the next one and still be whole."""
+"""The longest delay a resampler may have: so much of a stretch may arrive with the next one and still be whole."""
 
 
 class Facts:

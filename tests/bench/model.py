@@ -5,7 +5,7 @@ times faster than speech, in deltas of 100 ms. The conversation: a response of 3
 of 6 s that the caller cuts short after 0.8 to 3.2 s of it were audible, the caller's turn, and so on: one barge-in in about ten
 seconds, the agent audible for 54 % of the time. Nearly a third of the barge-ins fall into the generation, the others after it.
 
-Protocol: openai-realtime.md 1 to 3 and 11.
+Protocol: OpenAI's Realtime documentation
 """
 
 import json

@@ -4,7 +4,7 @@ Time is an argument, in seconds of any clock that does not jump. Sizes are line 
 
 Rule 1: audio that meets an empty queue sounds at once; else it waits for its turn.
 Rule 2: a mark is due when all that was queued before it has sounded; with nothing queued, at once.
-Rule 3: a clear returns every waiting mark at once, and says nothing about what was heard (twilio.md 4.3).
+Rule 3: a clear returns every waiting mark at once, and says nothing about what was heard (Twilio's documentation).
 """
 
 from collections import deque

@@ -1,6 +1,6 @@
 """What the tests of the model's leg share: an agent, the options, and one recorded message of every kind.
 
-The messages were written after the examples of openai-realtime.md, with invented content, and are held against the types of the
+The messages were written after the examples of OpenAI's guide, with invented content, and are held against the types of the
 `openai` package.
 """
 

@@ -1,4 +1,4 @@
-"""The items of a session and their truncation: the contract of openai-realtime.md, section 11, points 7, 9 and 10."""
+"""The items of a session and their truncation: the contract of OpenAI's Realtime documentation, points 7, 9 and 10."""
 
 import base64
 

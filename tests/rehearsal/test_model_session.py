@@ -1,4 +1,4 @@
-"""One session without a socket: the contract of openai-realtime.md, section 11. Every event both ways is held against the types."""
+"""One session without a socket: the contract of OpenAI's Realtime documentation Every event both ways is held against the types."""
 
 import base64
 import json

@@ -366,7 +366,7 @@ async def test_a_call_without_turns_has_no_latency_and_a_model_without_price_no_
 
 async def test_the_counts_of_the_memory_stand_where_the_ledger_lost_its_last(calls):
     state, _ = await calls.born(new_call())
-    known = memory(turns=7, barge_ins=2, usage=Usage(), escalated=True, transfer_to="manager")
+    known = memory(caller_turns=7, barge_ins=2, usage=Usage(), escalated=True, transfer_to="manager")
     await calls.finish(
         state.call_id, filed(memory=known, outcome=Outcome.TRANSFERRED, end_reason=EndReason.TRANSFERRED), epoch=1, **PRICED
     )

@@ -71,7 +71,7 @@ async def test_a_reader_of_an_embedded_database_cannot_write(sqlite_url):
 
 
 async def test_reading_then_writing_loses_no_update(database_url, database):
-    """300 read-then-write increments by three writers at once; with SQLite's own BEGIN, 24 remained (dependencies.md, trap 4)."""
+    """300 read-then-write increments by three writers at once; with SQLite's own BEGIN, 24 remained."""
     state, _ = await Calls(database).born(new_call())
     writers = [Database(database_url) for _ in range(3)]
 

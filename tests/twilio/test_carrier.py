@@ -1,4 +1,4 @@
-"""The carrier's REST interface, against a transport that records and answers as the reference says (twilio.md, section 6)."""
+"""The carrier's REST interface, against a transport that records and answers as the reference says (Twilio's documentation)."""
 
 from base64 import b64encode
 from urllib.parse import parse_qs

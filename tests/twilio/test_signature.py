@@ -19,7 +19,7 @@ FIELDS = {
     "From": "+12349013030",
     "To": "+18005551212",
 }
-# twilio.md 2.1, token 12345: reproduced from the carrier's documentation and its library's own unit test.
+# Twilio's documentation, token 12345: reproduced from the carrier's documentation and its library's own unit test.
 RIGHT = "g9metIsZWfhICOSJyMsOe1y3Ydk="
 SOCKET = "m+yylahm3KkzjghVZbNFHWVxaUI="
 

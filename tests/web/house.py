@@ -193,6 +193,6 @@ class Document:
 
 
 def sign(url, pairs, token=TOKEN):
-    """The carrier's signature (twilio.md 2.1), written here a second time."""
+    """The carrier's signature (Twilio's documentation), written here a second time."""
     text = url + "".join(name + value for name, value in sorted(pairs))
     return base64.b64encode(hmac.digest(token.encode(), text.encode(), hashlib.sha1)).decode()

@@ -1,4 +1,4 @@
-"""What follows a stream: every row of decision 8's table, asked once, twice, late and by several at once."""
+"""What follows a stream: every row of the table, asked once, twice, late and by several at once."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""The table of security-reliability.md 2.6, against a real uvicorn on loopback. Limits are short here, bounds on waiting wide."""
+"""The table of the threat model, against a real uvicorn on loopback. Limits are short here, bounds on waiting wide."""
 
 import asyncio
 import contextlib

@@ -137,6 +137,10 @@ def test_a_number_read_back_counts_only_with_the_answer_that_accepted_it():
     assert refused(judged(Field.CALLBACK_NUMBER, number, "u2"), transcript) is Dropped.NOT_FROM_THE_CALLER
 
 
+def test_a_number_read_back_without_its_answer_was_not_said():
+    assert refused(judged(Field.CALLBACK_NUMBER, "+12125550142", "u2", "u7")) is Dropped.NOT_SAID
+
+
 def test_a_number_read_back_and_denied_was_not_said():
     assert refused(judged(Field.CALLBACK_NUMBER, "+12125550143", "u5", "u6")) is Dropped.NOT_SAID
 
@@ -213,6 +217,7 @@ def test_an_escalation_has_a_concern_of_the_list_with_a_line_of_the_callers():
 def test_no_escalation_rests_on_the_callers_words_too():
     assert admit(judged(Field.ESCALATION, False, "u2"), CALL, LISTS).value is False
     assert refused(judged(Field.ESCALATION, False)) is Dropped.UNSUPPORTED
+    assert refused(judged(Field.ESCALATION, "yes", "u2")) is Dropped.WRONG_KIND
 
 
 def test_the_course_keeps_the_moods_of_the_callers_lines_in_the_order_of_the_call():

@@ -33,7 +33,7 @@ def proposals(said: dict[str, Any] | str) -> list[Any]:
 
 
 def test_the_schema_keeps_the_rules_of_strict_schemas():
-    # openai-realtime.md, section 8.
+    # OpenAI's Realtime documentation
     assert SCHEMA["type"] == "object" and "anyOf" not in SCHEMA
     for part in parts(SCHEMA):
         if part.get("type") == "object":

@@ -1,6 +1,6 @@
 """A model that always obeys the caller, on a real server: what we keep of its answers does not depend on a model's good sense.
 
-security-reliability.md, T23 to T25 and section 3.4, layer (a).
+the threat model and section 3.4, layer (a).
 """
 
 import json
