@@ -15,7 +15,7 @@ import pocketsphinx
 from numpy.typing import NDArray
 
 from app.rehearsal import ulaw
-from app.rehearsal.hearing import LINE_RATE, Recogniser
+from app.rehearsal.hearing import LINE_RATE, Recognisers, Utterance
 from app.rehearsal.rates import Resampler
 
 FRAME_MS = 20
@@ -63,8 +63,9 @@ class Stopped:
 class Ears:
     """One caller's audio. `detection` None: nothing is detected, and what is said is heard when the buffer is taken."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
-        self._recogniser = recogniser
+    def __init__(self, recognisers: Recognisers) -> None:
+        self._recognisers = recognisers
+        self._utterance: Utterance | None = None
         self._vad = pocketsphinx.Vad(3, LINE_RATE, FRAME_MS / 1_000)
         self._detection: Detection | None = Detection()
         self._state = "request"
@@ -141,10 +142,12 @@ class Ears:
         if self._began is not None:
             return self._stop()
         start_ms = self._buffer_from
-        self._recogniser.begin(self._state)
-        for frame in list(self._frames)[: LONGEST_MS // FRAME_MS]:
-            self._recogniser.feed(frame)
-        text = self._recogniser.end() if self._detection is None else self._none()
+        text = ""
+        if self._detection is None:
+            utterance = self._recognisers.begin(self._state)
+            for frame in list(self._frames)[: LONGEST_MS // FRAME_MS]:
+                utterance.feed(frame)
+            text = utterance.end()
         return self._taken(start_ms, self.now_ms, text)
 
     # ---- detection
@@ -160,8 +163,8 @@ class Ears:
             else:
                 self._drop_frames(detection.prefix_ms // FRAME_MS + ONSET[1])
             return
-        if (self._at - self._began) * FRAME_MS < LONGEST_MS:
-            self._recogniser.feed(frame)
+        if self._utterance is not None and (self._at - self._began) * FRAME_MS < LONGEST_MS:
+            self._utterance.feed(frame)
         self._drop_frames(0)
         if (self._at - self._last_voiced) * FRAME_MS >= detection.silence_ms:
             yield self._stop()
@@ -177,9 +180,9 @@ class Ears:
     def _start(self, detection: Detection) -> Started:
         first = self._at - len(self._recent) + list(self._recent).index(True)
         self._began = max(first - detection.prefix_ms // FRAME_MS, self._kept_from)
-        self._recogniser.begin(self._state)
+        self._utterance = self._recognisers.begin(self._state)
         for frame in list(self._frames)[self._began - self._kept_from :]:
-            self._recogniser.feed(frame)
+            self._utterance.feed(frame)
         self._drop_frames(0)
         return Started(self._began * FRAME_MS)
 
@@ -187,7 +190,7 @@ class Ears:
         assert self._began is not None
         start_ms, self._began = self._began * FRAME_MS, None
         # What of an append has not been looked at yet is behind the end.
-        return self._taken(start_ms, self._at * FRAME_MS, self._recogniser.end())
+        return self._taken(start_ms, self._at * FRAME_MS, self._understood())
 
     def _taken(self, start_ms: int, end_ms: int, text: str) -> Stopped:
         self._recent.clear()
@@ -195,13 +198,12 @@ class Ears:
         self._buffer_from = end_ms
         return Stopped(start_ms, end_ms, text)
 
-    def _none(self) -> str:
-        self._recogniser.drop()
-        return ""
+    def _understood(self) -> str:
+        utterance, self._utterance = self._utterance, None
+        return utterance.end() if utterance is not None else ""
 
     def _forget_speech(self) -> None:
-        if self._began is not None:
-            self._recogniser.drop()
+        self._understood()
         self._began = None
         self._recent.clear()
 

@@ -37,7 +37,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from app.rehearsal.hearing import Recogniser
+from app.rehearsal.hearing import Recognisers
 from app.rehearsal.realtime import SPEED, Session, Stage
 from app.rehearsal.realtime_faults import Misbehaviour, scripts
 
@@ -66,8 +66,7 @@ class Model:
         self._connections = 0
         self._scripts: dict[UUID, Misbehaviour] = {}
         """Of connections that were admitted and are not served yet."""
-        self._idle: list[Recogniser] = [Recogniser()]
-        """Those that no session uses: making one takes longer than a caller should wait for."""
+        self._recognisers = Recognisers()
 
     @property
     def base_url(self) -> str:
@@ -77,6 +76,7 @@ class Model:
 
     async def start(self, port: int = 0) -> None:
         """Listen; port 0 takes a free one."""
+        self._recognisers.warm()
         self._server = await serve(
             self._serve, HOST, port, process_request=self._admit, max_size=2**25, compression=None, ping_interval=None
         )
@@ -122,7 +122,6 @@ class Model:
         asked = parse_qs(urlsplit(request.path).query)["model"][0]
         session_id = f"sess_{os.urandom(8).hex()}"
         out: asyncio.Queue[str | tuple[int | None, str]] = asyncio.Queue()
-        recogniser = self._idle.pop() if self._idle else Recogniser()
         stage = Stage(
             emit=lambda event: out.put_nowait(json.dumps(event)),
             close=lambda code, reason: out.put_nowait((code, reason)),
@@ -133,7 +132,7 @@ class Model:
             misbehaviour=self._scripts.pop(connection.id),
             seed=self._seed + self._connections,
         )
-        session = Session(session_id, f"{asked}-rehearsal", recogniser, stage)
+        session = Session(session_id, f"{asked}-rehearsal", self._recognisers, stage)
         self._tell({"event": "session_opened", "session": session_id, "model": asked})
         sender = asyncio.create_task(_send(connection, out))
         try:
@@ -148,8 +147,6 @@ class Model:
             session.end()
             sender.cancel()
             await asyncio.wait({sender})
-            recogniser.drop()
-            self._idle.append(recogniser)
             self._tell({"event": "session_closed", "session": session_id, "code": connection.close_code})
 
 

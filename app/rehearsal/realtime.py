@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from app.rehearsal import brain
 from app.rehearsal.brain_memory import Line
 from app.rehearsal.ears import Detection, Ears, Started, Stopped
-from app.rehearsal.hearing import Recogniser
+from app.rehearsal.hearing import Recognisers
 from app.rehearsal.realtime_config import default_session, response_settings, updated
 from app.rehearsal.realtime_faults import Misbehaviour, Refused
 from app.rehearsal.realtime_items import Conversation, Item
@@ -75,13 +75,13 @@ class Stage:
 class Session:
     """One session. Call `start` once, then `feed`; `end` when the socket is gone."""
 
-    def __init__(self, session_id: str, model: str, recogniser: Recogniser, stage: Stage) -> None:
+    def __init__(self, session_id: str, model: str, recognisers: Recognisers, stage: Stage) -> None:
         self.id = session_id
         self._stage, self._clock, self._script = stage, stage.clock, stage.misbehaviour
         self._dice = random.Random(stage.seed)
         self._counts: dict[str, int] = {}
         self._conversation = Conversation(self._new_id("conv"))
-        self._ears = Ears(recogniser)
+        self._ears, self._recognisers = Ears(recognisers), recognisers
         self._session = default_session(model, session_id, int(stage.now_s() + LIFE_S))
         self._responses: dict[str, Response] = {}
         """Those that run."""
@@ -329,7 +329,7 @@ class Session:
         audio = next((part["audio"] for part in item.wire.get("content", ()) if part.get("type") == "input_audio"), None)
         if audio is None:
             return
-        ears = Ears(Recogniser())  # the session's own may be in the middle of an utterance
+        ears = Ears(self._recognisers)  # the session's own may be in the middle of an utterance
         ears.take_format(self._session["audio"]["input"]["format"]["type"])
         ears.detect(None)
         ears.expect(brain.state_of(self._conversation.lines()))

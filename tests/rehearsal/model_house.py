@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from app.rehearsal import ulaw
-from app.rehearsal.hearing import Recogniser
+from app.rehearsal.hearing import Recognisers
 from app.rehearsal.rates import Resampler
 from app.rehearsal.realtime import Session, Stage
 from app.rehearsal.realtime_faults import Misbehaviour
@@ -74,7 +74,7 @@ class Line:
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        recognisers: Recognisers,
         misbehaviour: Misbehaviour | None = None,
         *,
         speed: float = 4.0,
@@ -100,7 +100,7 @@ class Line:
             misbehaviour=misbehaviour or Misbehaviour(),
             seed=seed,
         )
-        self.session = Session("sess_0123456789abcdef", "gpt-realtime-rehearsal", recogniser, stage)
+        self.session = Session("sess_0123456789abcdef", "gpt-realtime-rehearsal", recognisers, stage)
 
     def _emitted(self, event: dict[str, Any]) -> None:
         event = json.loads(json.dumps(event))
@@ -186,8 +186,8 @@ class Line:
 class Call(Line):
     """A line with the product's manners: a `House` answers the tools."""
 
-    def __init__(self, recogniser: Recogniser, misbehaviour: Misbehaviour | None = None, **options: Any) -> None:
-        super().__init__(recogniser, misbehaviour, **options)
+    def __init__(self, recognisers: Recognisers, misbehaviour: Misbehaviour | None = None, **options: Any) -> None:
+        super().__init__(recognisers, misbehaviour, **options)
         self.house = House()
         self.active: str | None = None
         self.owed: dict[str, Any] | None = None

@@ -26,8 +26,8 @@ def hear(ears, samples, *, piece=160):
 
 
 @pytest.fixture
-def ears(recogniser):
-    return Ears(recogniser)
+def ears(recognisers):
+    return Ears(recognisers)
 
 
 def test_an_utterance_starts_with_its_prefix_and_stops_after_the_silence(ears):
@@ -59,11 +59,11 @@ def test_a_pause_shorter_than_the_silence_is_no_stop(ears):
     assert facts[1].text == "five five five one two three four five six seven"
 
 
-def test_time_is_what_was_appended_in_pieces_of_any_size(recogniser):
+def test_time_is_what_was_appended_in_pieces_of_any_size(recognisers):
     samples = line(700, "my name is anna miller", 900, "yes", 900)
     told = []
     for piece in (8, 160, 1_000, len(samples)):
-        ears = Ears(recogniser)
+        ears = Ears(recognisers)
         ears.expect("name")
         told.append(hear(ears, samples, piece=piece))
         assert ears.now_ms == len(samples) // 8
@@ -128,6 +128,19 @@ def test_taking_in_mid_speech_ends_the_utterance_there(ears):
     assert ears.speaking
     taken = ears.take()
     assert not ears.speaking and taken.end_ms == pytest.approx(len(samples) // 8, abs=FRAME_MS)
+
+
+def test_callers_who_speak_at_the_same_time_share_recognisers_and_are_not_mixed_up(recognisers):
+    callers = [Ears(recognisers) for _ in range(3)]
+    states, texts = ("name", "day", "name"), ("my name is anna miller", "tuesday please", "my name is peter smith")
+    sounds = [ulaw.to_ulaw(line(500, text, 2_500)) for text in texts]
+    heard = [[], [], []]
+    for ears, state in zip(callers, states, strict=True):
+        ears.expect(state)
+    for at in range(0, min(map(len, sounds)), 160):
+        for ears, sound, facts in zip(callers, sounds, heard, strict=True):
+            facts += ears.hear(sound[at : at + 160])
+    assert tuple(facts[-1].text for facts in heard) == texts
 
 
 @pytest.mark.parametrize("voice", ["klatt4", "klatt5", "klatt6"])

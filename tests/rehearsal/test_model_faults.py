@@ -12,8 +12,8 @@ from tests.rehearsal.model_house import Line, message
 LONG = "Hello, this is a sentence of some length, so that it takes a while until it has been spoken to its end."
 
 
-def opened(recogniser, **script):
-    line = Line(recogniser, Misbehaviour.read(script))
+def opened(recognisers, **script):
+    line = Line(recognisers, Misbehaviour.read(script))
     line.open()
     return line
 
@@ -32,8 +32,8 @@ def statuses(line):
     return [event["response"]["status"] for event in line.of("response.done")]
 
 
-def test_a_late_session_comes_late(recogniser):
-    line = Line(recogniser, Misbehaviour(late_session_ms=2_000))
+def test_a_late_session_comes_late(recognisers):
+    line = Line(recognisers, Misbehaviour(late_session_ms=2_000))
     line.session.start()
     line.clock.advance(1.9)
     assert line.events == []
@@ -41,23 +41,23 @@ def test_a_late_session_comes_late(recogniser):
     assert line.kinds[0] == "session.created"
 
 
-def test_a_socket_is_dropped_in_mid_response(recogniser):
-    line = opened(recogniser, drop_after_deltas=3)
+def test_a_socket_is_dropped_in_mid_response(recognisers):
+    line = opened(recognisers, drop_after_deltas=3)
     agent_says(line)
     line.run(2_000)
     assert line.kinds.count("response.output_audio.delta") == 3
     assert line.closed == (None, "") and "response.done" not in line.kinds
 
 
-def test_a_socket_is_closed_in_mid_response(recogniser):
-    line = opened(recogniser, close_after_deltas=[2, 1011])
+def test_a_socket_is_closed_in_mid_response(recognisers):
+    line = opened(recognisers, close_after_deltas=[2, 1011])
     agent_says(line)
     line.run(2_000)
     assert line.closed is not None and line.closed[0] == 1011
 
 
-def test_a_response_fails_for_the_rate_limit_and_the_next_does_not(recogniser):
-    line = opened(recogniser, fail=1)
+def test_a_response_fails_for_the_rate_limit_and_the_next_does_not(recognisers):
+    line = opened(recognisers, fail=1)
     agent_says(line)
     line.run(500)
     response = line.of("response.done")[0]["response"]
@@ -69,16 +69,16 @@ def test_a_response_fails_for_the_rate_limit_and_the_next_does_not(recogniser):
     assert statuses(line) == ["failed", "completed"]
 
 
-def test_a_response_is_cut_short(recogniser):
-    line = opened(recogniser, incomplete=[1])
+def test_a_response_is_cut_short(recognisers):
+    line = opened(recognisers, incomplete=[1])
     agent_says(line)
     line.run(2_500)
     assert statuses(line) == ["incomplete"]
     assert 600 < len(line.audio()) / 8 < 1_000
 
 
-def test_a_silent_response_begins_and_ends_only_when_it_is_cancelled(recogniser):
-    line = opened(recogniser, silent=[1])
+def test_a_silent_response_begins_and_ends_only_when_it_is_cancelled(recognisers):
+    line = opened(recognisers, silent=[1])
     agent_says(line)
     line.run(5_000)
     assert line.kinds[-2:] == ["response.created", "rate_limits.updated"]
@@ -86,8 +86,8 @@ def test_a_silent_response_begins_and_ends_only_when_it_is_cancelled(recogniser)
     assert statuses(line) == ["cancelled"]
 
 
-def test_a_tool_call_has_broken_arguments(recogniser):
-    line = opened(recogniser, broken_arguments=[1])
+def test_a_tool_call_has_broken_arguments(recognisers):
+    line = opened(recognisers, broken_arguments=[1])
     line.send("conversation.item.create", item=message("user", "oh sorry i have the wrong number"))
     line.send("response.create")
     line.run(2_500)
@@ -97,8 +97,8 @@ def test_a_tool_call_has_broken_arguments(recogniser):
         json.loads(call["arguments"])
 
 
-def test_one_text_comes_as_two_messages(recogniser):
-    line = opened(recogniser, two_messages=[1])
+def test_one_text_comes_as_two_messages(recognisers):
+    line = opened(recognisers, two_messages=[1])
     agent_says(line, "First this is said. And then that.")
     line.run(2_500)
     output = line.of("response.done")[0]["response"]["output"]
@@ -108,15 +108,15 @@ def test_one_text_comes_as_two_messages(recogniser):
     ]
 
 
-def test_slow_audio_is_slower_than_it_plays(recogniser):
-    line = opened(recogniser, speed=0.5)
+def test_slow_audio_is_slower_than_it_plays(recognisers):
+    line = opened(recognisers, speed=0.5)
     agent_says(line)
     line.run(2_000)
     assert len(line.audio()) / 8 < 1_300
 
 
-def test_deltas_come_late_after_a_cancel(recogniser):
-    line = opened(recogniser, late_deltas=2)
+def test_deltas_come_late_after_a_cancel(recognisers):
+    line = opened(recognisers, late_deltas=2)
     agent_says(line)
     line.run(200)
     line.send("response.cancel")
@@ -126,15 +126,15 @@ def test_deltas_come_late_after_a_cancel(recogniser):
 
 
 @pytest.mark.parametrize(("how", "kinds"), [("missing", []), ("failed", ["failed"])])
-def test_transcripts_fail_or_never_come(recogniser, how, kinds):
-    line = opened(recogniser, transcription=how)
+def test_transcripts_fail_or_never_come(recognisers, how, kinds):
+    line = opened(recognisers, transcription=how)
     caller_says(line, "yes please")
     line.run(1_000)
     assert [kind.rsplit(".", 1)[1] for kind in line.kinds if "transcription" in kind] == kinds
 
 
-def test_transcripts_come_out_of_order(recogniser):
-    line = opened(recogniser, transcription="swapped")
+def test_transcripts_come_out_of_order(recognisers):
+    line = opened(recognisers, transcription="swapped")
     caller_says(line, "hello")
     caller_says(line, "i have a complaint")
     line.run(1_000)
@@ -143,8 +143,8 @@ def test_transcripts_come_out_of_order(recogniser):
     assert transcribed == items[::-1]
 
 
-def test_transcripts_come_as_late_as_they_are_told(recogniser):
-    line = opened(recogniser, transcription_ms=3_000)
+def test_transcripts_come_as_late_as_they_are_told(recognisers):
+    line = opened(recognisers, transcription_ms=3_000)
     caller_says(line, "yes please")
     line.run(2_000)
     assert not line.of("conversation.item.input_audio_transcription.completed")
@@ -152,22 +152,22 @@ def test_transcripts_come_as_late_as_they_are_told(recogniser):
     assert line.of("conversation.item.input_audio_transcription.completed")
 
 
-def test_unknown_events_and_fields_are_sprinkled_in(recogniser):
-    line = opened(recogniser, unknown=True)
+def test_unknown_events_and_fields_are_sprinkled_in(recognisers):
+    line = opened(recognisers, unknown=True)
     agent_says(line)
     line.run(2_500)
     assert "rehearsal.unheard_of" in line.kinds and statuses(line) == ["completed"]
     assert all("x_rehearsal" in event for event in line.events if event["type"] != "rehearsal.unheard_of")
 
 
-def test_errors_forget_whose_fault_they_answer(recogniser):
-    line = opened(recogniser, forget_event_ids=True)
+def test_errors_forget_whose_fault_they_answer(recognisers):
+    line = opened(recognisers, forget_event_ids=True)
     line.send("response.cancel")
     assert line.events[-1]["error"]["event_id"] is None
 
 
-def test_the_session_expires_early(recogniser):
-    line = opened(recogniser, expire_ms=800)
+def test_the_session_expires_early(recognisers):
+    line = opened(recognisers, expire_ms=800)
     line.run(1_000)
     assert line.errors == ["session_expired"]
     assert line.closed is not None and line.closed[0] == 1001

@@ -14,8 +14,8 @@ def speech(text):
 
 
 @pytest.fixture
-def line(recogniser):
-    return Line(recogniser)
+def line(recognisers):
+    return Line(recognisers)
 
 
 def agent_says(line):

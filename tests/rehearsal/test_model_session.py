@@ -29,8 +29,8 @@ def length_ms(text, voice="klatt5"):
 
 
 @pytest.fixture
-def line(recogniser):
-    return Line(recogniser)
+def line(recognisers):
+    return Line(recognisers)
 
 
 def caller_says(line, text, *, then_ms=900):
@@ -316,10 +316,10 @@ def test_a_response_comes_in_order_and_faster_than_it_plays(line):
     assert np.abs(ulaw.to_linear(line.audio()).astype(int)).max() > 5_000
 
 
-def test_audio_of_either_format_is_the_same_speech(recogniser):
+def test_audio_of_either_format_is_the_same_speech(recognisers):
     lengths = []
     for wide in (False, True):
-        line = Line(recogniser, wide=wide)
+        line = Line(recognisers, wide=wide)
         line.open()
         agent_says(line, "Hello, this is a test.")
         line.run(3_000)

@@ -18,8 +18,8 @@ BOOKING = (
 )
 
 
-def test_a_plain_booking_is_spoken_to_its_end(recogniser):
-    call = Call(recogniser)
+def test_a_plain_booking_is_spoken_to_its_end(recognisers):
+    call = Call(recognisers)
     call.greet()
     assert call.listen() == "Linden Gardens, hello! How can I help you?"
     answers = [call.say(line) for line in BOOKING]
@@ -38,8 +38,8 @@ def test_a_plain_booking_is_spoken_to_its_end(recogniser):
 
 
 @pytest.mark.parametrize(("voice", "pace", "wide"), [("klatt4", 150, True), ("klatt6", 165, False)])
-def test_other_voices_and_wide_band_do_as_well(recogniser, voice, pace, wide):
-    call = Call(recogniser, wide=wide)
+def test_other_voices_and_wide_band_do_as_well(recognisers, voice, pace, wide):
+    call = Call(recognisers, wide=wide)
     call.greet()
     call.listen()
     for line in BOOKING:
@@ -48,9 +48,9 @@ def test_other_voices_and_wide_band_do_as_well(recogniser, voice, pace, wide):
     assert call.house.calls[-1][1]["disposition"] == "appointment_booked"
 
 
-def test_in_noise_what_was_not_understood_is_asked_again_until_the_number_is_right(recogniser):
+def test_in_noise_what_was_not_understood_is_asked_again_until_the_number_is_right(recognisers):
     dice = np.random.default_rng(3)
-    call = Call(recogniser)
+    call = Call(recognisers)
     call.greet()
     call.listen()
     answers = {
@@ -76,8 +76,8 @@ def test_in_noise_what_was_not_understood_is_asked_again_until_the_number_is_rig
     assert "take_message" in [name for name, _ in call.house.calls]
 
 
-def test_who_interrupts_is_answered_and_what_was_not_heard_is_cut(recogniser):
-    call = Call(recogniser)
+def test_who_interrupts_is_answered_and_what_was_not_heard_is_cut(recognisers):
+    call = Call(recognisers)
     call.greet("Linden Gardens, hello! This is Ivy, the assistant of the whole house and garden. How can I help you?")
     call.run(1_500)
     heard_ms = int(len(call.audio()) / 8 - call.queued_ms)
@@ -91,8 +91,8 @@ def test_who_interrupts_is_answered_and_what_was_not_heard_is_cut(recogniser):
     assert set(call.errors) <= {"response_cancel_not_active"}
 
 
-def test_a_hum_that_cuts_the_greeting_has_the_question_repeated(recogniser):
-    call = Call(recogniser)
+def test_a_hum_that_cuts_the_greeting_has_the_question_repeated(recognisers):
+    call = Call(recognisers)
     call.greet()
     call.run(1_200)
     call.send(
@@ -106,8 +106,8 @@ def test_a_hum_that_cuts_the_greeting_has_the_question_repeated(recogniser):
     assert call.heard == ["mm-hm"]
 
 
-def test_a_new_session_with_the_history_goes_on_where_the_old_one_was(recogniser):
-    call = Call(recogniser)
+def test_a_new_session_with_the_history_goes_on_where_the_old_one_was(recognisers):
+    call = Call(recognisers)
     call.open()
     history = [
         ("system", 'Learnt so far in this call:\n- name: "Laura Davis"\n- callback_number: "+15559876543"'),
