@@ -22,6 +22,8 @@ from app.rehearsal.scenes import WITHIN_MS, Noise, Person, Reply, Scene, Step
 VOICE_LEVEL = 3_000.0
 """Root mean square of a caller's voice; noise is measured against it."""
 BED_SECONDS = 20
+PATIENCE = 6
+"""How often a caller gives the same answer."""
 
 type Speak = Callable[[str, Person], bytes]
 """Line audio of a caller's sentence."""
@@ -178,6 +180,8 @@ class SceneCaller:
     async def _answer(self, phone: Handset, reply: Reply) -> None:
         at = self.scene.replies.index(reply)
         nth, self._used[at] = self._used[at], self._used[at] + 1
+        if nth >= PATIENCE:
+            raise Stuck(f"the agent asked for the same thing {nth + 1} times: {' '.join(self._agent_text)!r}")
         if reply.then_stay_silent:
             self._agent_text.clear()
             self._since_ms = phone.now_ms

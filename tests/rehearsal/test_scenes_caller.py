@@ -149,6 +149,17 @@ async def test_a_question_gets_its_answer_and_asked_again_the_next_one():
     await room.end()
 
 
+async def test_a_caller_who_is_asked_the_same_again_and_again_gives_up():
+    room = Room(ASKED)
+    for _ in range(7):
+        await room.agent_says("Your name?", ms=400)
+        await room.pass_ms(500)
+    [trouble] = room.caller.troubles
+    assert "asked for the same thing 7 times: 'Your name?'" in trouble
+    assert room.switch.down
+    await room.end()
+
+
 async def test_what_is_no_question_is_waited_through():
     room = Room(ASKED)
     await room.agent_says("One moment.")
