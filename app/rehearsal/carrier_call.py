@@ -365,7 +365,8 @@ class Call:
             case twiml.Stream():
                 return await self._connect(verb)
             case twiml.Dial():
-                self.answer()
+                if not verb.answer_on_bridge:
+                    self.answer()
                 extra = await dial(self, verb)
                 return None if verb.action is None else Ask(verb.action, tuple(extra))
         return None

@@ -105,11 +105,14 @@ async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:
     leg.report("initiated", "initiated")
     leg.report("ringing", "ringing")
     ring_ms = min(plan.ring_ms, verb.timeout_ms)
-    if ring_ms:
+    if call.answered_at is None:  # `answerOnBridge`: the caller's own telephone still rings
+        await asyncio.sleep(ring_ms / 1_000)
+    elif ring_ms:
         await call.play(_ringback(ring_ms))
     answered = plan.outcome == "answered"
     talked_ms = 0
     if answered:
+        call.answer()
         call.tell("dial_answered", {"number": verb.number})
         leg.report("answered", "in-progress")
         talked_ms = await _talk(call, plan)

@@ -368,6 +368,7 @@ async def test_dial_rings_and_the_action_hears_how_it_went(outcome, status, brid
     assert (resume.fields["DialCallStatus"], resume.fields["DialBridged"]) == (status, bridged)
     assert resume.fields["DialCallSid"] != call.sid
     assert ("DialCallDuration" in resume.fields) == (outcome == "answered")
+    assert resume.fields["CallStatus"] == ("in-progress" if outcome == "answered" else "ringing")  # answerOnBridge
     assert [dialed["number"] for dialed in call.dialed] == ["+15550001111"]
     assert call.announced == []
 
