@@ -1,4 +1,4 @@
-"""The analysis by a model: one request to the Responses API, strict JSON, kept by nobody (OpenAI's Realtime documentation).
+"""The analysis by a model: one request to the Responses API, strict JSON, kept by nobody.
 
 Rule 1: whatever goes wrong is an `AnalysisFault` that says whether again is worth anything; the client's own exceptions, which hold
 the request, never leave this file.
@@ -166,7 +166,7 @@ class ModelAnalyzer:
             return False
         if fault.retry_after_s is None:
             return True
-        return fault.retry_after_s
+        return fault.retry_after_s if fault.retry_after_s <= self._options.longest_pause_s else False
 
     async def _read(self, transcript: Transcript) -> Analysis:
         """One reading; where its answer is cut off, a second with more room."""

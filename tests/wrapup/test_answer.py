@@ -33,7 +33,7 @@ def proposals(said: dict[str, Any] | str) -> list[Any]:
 
 
 def test_the_schema_keeps_the_rules_of_strict_schemas():
-    # OpenAI's Realtime documentation
+    # OpenAI's guide to structured outputs.
     assert SCHEMA["type"] == "object" and "anyOf" not in SCHEMA
     for part in parts(SCHEMA):
         if part.get("type") == "object":

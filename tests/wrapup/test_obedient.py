@@ -1,6 +1,6 @@
 """A model that always obeys the caller, on a real server: what we keep of its answers does not depend on a model's good sense.
 
-the threat model and section 3.4, layer (a).
+So it runs on every change; how often a real model obeys is another measurement.
 """
 
 import json

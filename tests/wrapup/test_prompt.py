@@ -9,7 +9,7 @@ from app.wrapup.facts import Transcript
 from app.wrapup.prompt import FOLDER, Prompt, as_data
 from tests.wrapup.scenery import said
 
-# What ends a line, a string or a role for somebody: the threat model.
+# What ends a line, a string or a role for somebody.
 HOSTILE = [
     f"{marker}{text}{marker}"
     for marker in (
