@@ -10,10 +10,10 @@ from typing import Any
 
 from app.rehearsal.scenes import Scene
 
-HEARD_TOLERANCE_MS = 150
-"""For each stretch that was interrupted or cut off by the end of the call, and once for the whole."""
-SOME_MS = 300
-"""Where marks and media cross on the way, a little is unknown to both sides."""
+HEARD_TOLERANCE_MS = 120
+"""For each stretch that was interrupted: between two marks the service can only count time, and the order to fall silent travels."""
+SOME_MS = 100
+"""For the whole: stretches are noted in whole milliseconds."""
 
 
 def check(scene: Scene, row: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> list[str]:
