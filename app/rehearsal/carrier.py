@@ -7,7 +7,7 @@
 It signs its requests, follows the documents it is given, keeps a media stream with a true playout buffer, and offers as
 much REST as is used for hanging up and redirecting. It shares no code with the service and does not use the carrier's own package.
 
-Rule 1: everything random (identifiers, delays, duplicates, order) is drawn from one seed per call.
+Rule 1: what is left to chance (delays, duplicates, order) is drawn from one seed per call; identifiers are always new.
 Rule 2: what it complains of (`Call.violations`) is for the scene or the test to judge; it never stops a call for it.
 """
 

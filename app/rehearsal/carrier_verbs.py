@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import random
+import secrets
 import wave
 from typing import TYPE_CHECKING
 
@@ -94,7 +94,7 @@ async def fetch_sound(call: Call, url: str) -> bytes:
 async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:
     """Ring another number; the fields that `action` is given. What happens there is the call's plan."""
     plan = call.plan.dials.get(verb.number) or call.plan.dials.get("any", DialPlan())
-    child = fresh_sid("CA", call.dice)
+    child = f"CA{secrets.token_hex(16)}"
     if not (verb.number.startswith("+") and verb.number[1:].isdigit()):
         call.alert(twiml.Alert(13224, "the number to dial is no E.164 number"))
         plan = DialPlan(outcome="failed", ring_ms=0)
@@ -157,8 +157,3 @@ def _ringback(ms: int) -> bytes:
     at = np.arange(ms * BYTES_PER_MS)
     tone = 1_500 * (np.sin(2 * np.pi * 440 * at / 8_000) + np.sin(2 * np.pi * 480 * at / 8_000))
     return ulaw.to_ulaw(np.where(at % 48_000 < 16_000, tone, 0).astype(np.int16))
-
-
-def fresh_sid(kind: str, dice: random.Random) -> str:
-    """A new identifier: `CA`, `MZ` and the like, and 32 hexadecimal digits."""
-    return kind + "".join(dice.choices("0123456789abcdef", k=32))

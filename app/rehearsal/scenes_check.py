@@ -11,7 +11,7 @@ from typing import Any
 from app.rehearsal.scenes import Scene
 
 HEARD_TOLERANCE_MS = 120
-"""For each stretch that was interrupted: between two marks the service can only count time, and the order to fall silent travels."""
+"""For each stretch that was interrupted: between two marks the service can only count time, and its `clear` travels."""
 SOME_MS = 100
 """For the whole: stretches are noted in whole milliseconds."""
 
