@@ -157,7 +157,8 @@ async def test_what_the_environment_says_of_the_provider_is_not_read(
 
 async def fault_of(analyzer: ModelAnalyzer, kind: type[faults.AnalysisFault]) -> faults.AnalysisFault:
     with pytest.raises(kind) as caught:
-        await analyzer.analyze(CALL)
+        async with asyncio.timeout(p.WIDE_S):
+            await analyzer.analyze(CALL)
     fault = caught.value
     assert type(fault) is kind and isinstance(fault, WorldFault)
     # The client's exception holds the request: it may not ride along.
