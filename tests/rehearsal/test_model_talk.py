@@ -124,3 +124,26 @@ def test_a_new_session_with_the_history_goes_on_where_the_old_one_was(recogniser
         == "I am sorry, we were cut off. Your number is five five five, nine eight seven, six five four three. Is that right?"
     )
     assert call.say("yes that is right") == "What is the message?"
+
+
+class LeftToTheModel(Call):
+    """The model takes the turns by itself; the client only answers tools, and asks for a response after their results."""
+
+    def open(self, **turn):
+        super().open(create_response=True, interrupt_response=True)
+
+    def see(self, event):
+        if event["type"] != "input_audio_buffer.committed":
+            super().see(event)
+
+
+def test_the_model_takes_the_turns_itself_where_it_is_left_to_it(recognisers):
+    call = LeftToTheModel(recognisers)
+    call.greet("Linden Gardens, hello! This is a long greeting, so that there is time enough to interrupt it. How can I help you?")
+    call.run(300)
+    assert call.say("i would like to leave a message please").endswith("May I have your name, please?")
+    first = call.of("response.done")[0]["response"]
+    assert (first["status"], first["status_details"]["reason"]) == ("cancelled", "turn_detected")
+    assert call.say("my name is laura davis") == "What is your phone number?"
+    assert call.house.slots["name"]["value"] == "Laura Davis"
+    assert call.errors == []
