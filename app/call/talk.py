@@ -23,7 +23,7 @@ from app.call.disposition import Memory, Utterance
 from app.call.errands import Errands
 from app.call.floor import Floor
 from app.call.keypad import Keypad
-from app.call.playout import BYTES_PER_MS, FIRST_MARK, Playout
+from app.call.playout import BYTES_PER_MS, Playout
 from app.call.slots import Slots
 from app.call.transcript import Transcript
 from app.call.turns import Turns
@@ -151,7 +151,6 @@ class Talk:
         if utterance is None:
             return []
         self._await_marks(at)
-        self.transcript.audible(utterance, at=max(0, at - FIRST_MARK // BYTES_PER_MS))
         turn = self.turns.heard(utterance, at=at)
         commands: list[Command] = [KeepTurn(turn)] if turn else []
         return commands + self._keep_if_heard(utterance, at)

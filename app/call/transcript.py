@@ -19,7 +19,6 @@ class _Speech:
     agent: str
     response: str
     began: int
-    audible: int | None = None
     text: list[str] = field(default_factory=list)
     generated: int = 0  # bytes of line audio, the dropped ones included
     complete: bool = False
@@ -48,12 +47,6 @@ class Transcript:
         if utterance not in self._speech:
             self._speech[utterance] = _Speech(agent, response, at)
         self._speech[utterance].text.append(text)
-
-    def audible(self, utterance: str, *, at: int) -> None:
-        """The caller hears the utterance: it began at about `at`, the first time this is said."""
-        speech = self._speech.get(utterance)
-        if speech is not None and speech.audible is None:
-            speech.audible = at
 
     def completed(self, utterance: str) -> None:
         """All of the utterance's audio was generated."""
@@ -104,7 +97,7 @@ class Transcript:
             key=key,
             speaker="agent",
             agent=speech.agent,
-            started_at=min(ended, speech.began if speech.audible is None else speech.audible),
+            started_at=max(0, ended - heard_ms) if heard_ms else min(ended, speech.began),  # sound plays in real time
             ended_at=ended,
             heard=heard,
             unheard=unheard.strip() or None,

@@ -64,7 +64,6 @@ def agents(settings: Settings) -> dict[str, Agent]:
         directory=settings.transfer_to,
         dispositions=settings.dispositions,
         intents=settings.intents,
-        first=settings.first_agent,
     )
 
 

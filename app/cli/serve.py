@@ -78,7 +78,9 @@ def run(settings: Settings) -> int:
             [("WORKERS", "may not be more than 1 on SQLite, which has one writer", "WORKERS=1, or DATABASE_URL=postgresql://...")]
         )
     check_tables(settings.database_url)
-    reading.agents(settings)
+    if settings.first_agent not in (agents := reading.agents(settings)):
+        known = ", ".join(sorted(agents))
+        raise BadSetting([("FIRST_AGENT", f"there is no agent {settings.first_agent}", f"FIRST_AGENT=... with one of: {known}")])
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's pool of threads would fight the audio loop for the cores
     with listen(settings.host, settings.port) as listening:
         log.info("listening", address=f"{settings.host}:{listening.getsockname()[1]}", workers=settings.workers)

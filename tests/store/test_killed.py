@@ -37,7 +37,7 @@ async def one(calls, writer, sid):
         writer.put(state.call_id, 1, KeepMemory(memory(turns=seq)))
     await writer.flush(state.call_id)
     print("kept", state.call_id, flush=True)
-    if await calls.finish(state.call_id, filed(memory=memory(turns=5)), epoch=1, **PRICED):
+    if await calls.finish(state.call_id, filed(memory=memory(caller_turns=5)), epoch=1, **PRICED):
         print("done", state.call_id, flush=True)
 
 async def main(url, prefix):

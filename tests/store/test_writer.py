@@ -94,13 +94,13 @@ async def test_the_later_of_two_facts_with_one_key_stands(calls, call_id, writer
         KeepUtterance(utterance("u1", 100, heard=None)),
         KeepTurn(turn(1, None)),
         KeepTool("t1", "note_slot", "front-desk", True, "{}", '"no"'),
-        KeepMemory(memory(turns=1)),
+        KeepMemory(memory(caller_turns=1)),
     ]
     later = [
         KeepUtterance(utterance("u1", 90, heard="Good morning.", interrupted=True)),
         KeepTurn(turn(1, 640, tools=1)),
         KeepTool("t1", "note_slot", "front-desk", False, '{"a": 1}', '"yes"'),
-        KeepMemory(memory(turns=2, agent="front-desk")),
+        KeepMemory(memory(caller_turns=2, agent="front-desk")),
     ]
     for facts in (first, later):
         for fact in facts:
@@ -115,7 +115,7 @@ async def test_the_later_of_two_facts_with_one_key_stands(calls, call_id, writer
     assert [(kept["latency_ms"], kept["tools"]) for kept in row["turn_list"]] == [(640, 1)]
     assert [(tool["status"], tool["result"], tool["arguments"]) for tool in row["tool_invocations"]] == [("done", "yes", {"a": 1})]
     assert (row["turns"], row["agent"]) == (2, "front-desk")
-    assert (await calls.find(call_id)).memory == memory(turns=2, agent="front-desk")
+    assert (await calls.find(call_id)).memory == memory(caller_turns=2, agent="front-desk")
 
 
 async def test_two_utterances_of_one_moment_stay_in_the_order_in_which_they_were_put(calls, call_id, writer):
