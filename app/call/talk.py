@@ -131,15 +131,10 @@ class Talk:
             start += size
             if mark is not None:
                 commands.append(SendMark(mark))
-        self._await_marks(at)
+        # No wait on a mark is unbounded: one that is long overdue will not come.
+        played = max(self._timers.get("marks", 0) - MARK_GRACE_MS, at) + event.size // BYTES_PER_MS
+        self._timers["marks"] = played + MARK_GRACE_MS
         return commands
-
-    def _await_marks(self, at: int) -> None:
-        """No wait on a mark is unbounded: one that is long overdue will not come."""
-        if self.playout.is_audible:
-            self._timers["marks"] = at + self.playout.pending_ms + MARK_GRACE_MS
-        else:
-            self._timers.pop("marks", None)
 
     def _utterance_ended(self, utterance: str, at: int) -> list[Command]:
         self.transcript.completed(utterance)
@@ -150,7 +145,8 @@ class Talk:
         utterance = self.playout.returned(mark, at=at)
         if utterance is None:
             return []
-        self._await_marks(at)
+        if not self.playout.is_audible:
+            self._timers.pop("marks", None)
         turn = self.turns.heard(utterance, at=at)
         commands: list[Command] = [KeepTurn(turn)] if turn else []
         return commands + self._keep_if_heard(utterance, at)
@@ -161,6 +157,7 @@ class Talk:
     def _cut_off(self, at: int, *, tell_model: bool) -> list[Command]:
         """Empty the ledger: what was queued and not heard is unheard."""
         commands: list[Command] = []
+        self._timers.pop("marks", None)
         for cut in self.playout.clear(at=at):
             if tell_model:
                 commands.append(StopSpeaking(cut.utterance, cut.heard // BYTES_PER_MS))
