@@ -1,9 +1,9 @@
 """What a model is asked to answer: a strict JSON schema, and how an answer becomes proposals.
 
 Rule 1: the schema is as strict as the provider allows (every key required, no other, closed lists as enums; OpenAI's guide to
-structured outputs); reading is not. A word that is not in its list, a line that does not exist and a number out of its range
-cost the one value and not the whole answer: the admission drops them, so that a caller who talks a model into nonsense gains
-nothing and costs us nothing. What is no JSON of this shape at all is `AnswerUnreadable`.
+structured outputs); reading is not. A word that is not in its list, a line that does not exist and a number out of its range cost
+the one value and not the whole answer: the admission drops them, so that a caller who talks a model into nonsense gains nothing and
+costs us nothing. What is no JSON of this shape at all is `AnswerUnreadable`.
 Rule 2: evidence stands before the value that rests on it, for keys are generated in this order.
 Rule 3: no score is asked for. The model names criteria; the rubric counts.
 """

@@ -9,7 +9,6 @@ Rule 4: a call in which the caller said nothing is sent to nobody.
 
 import asyncio
 import email.utils
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,8 +108,6 @@ class ModelAnalyzer:
         # The package is large, and a house without an analysis by a model has no use for it.
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        # At the level DEBUG the client logs requests with all that is in them.
-        logging.getLogger("openai").setLevel(logging.WARNING)
         self._options, self._lists = options, lists
         self._prompt = prompt or Prompt.read()
         self._shape = answer.shape(lists)

@@ -11,7 +11,7 @@ from tests.wrapup.scenery import said
 
 # What ends a line, a string or a role for somebody.
 HOSTILE = [
-    f"{marker}{text}{marker}"
+    f"Well{marker}{text}{marker}yes"
     for marker in (
         "\n",
         "\r\n",
