@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from app import __version__
-from app.errors import BadAgent, BadSetting, CallrowError
+from app.errors import BadAgent, BadSetting, CallrowError, StoreUnavailable
 
 COMMANDS = {
     "up": "app.cli.up:up",
@@ -49,6 +49,9 @@ class Callrow(click.Group):
         except (BadSetting, BadAgent) as fault:
             click.echo(f"callrow: {fault}", err=True)
             ctx.exit(2)
+        except StoreUnavailable as fault:
+            click.echo(f"callrow: {fault}\n  Does it run, and is DATABASE_URL right? callrow doctor says which database is meant.", err=True)
+            ctx.exit(1)
         except CallrowError as fault:
             click.echo(f"callrow: {fault}", err=True)
             ctx.exit(1)
