@@ -50,7 +50,8 @@ class Callrow(click.Group):
             click.echo(f"callrow: {fault}", err=True)
             ctx.exit(2)
         except StoreUnavailable as fault:
-            click.echo(f"callrow: {fault}\n  Does it run, and is DATABASE_URL right? callrow doctor says which database is meant.", err=True)
+            click.echo(f"callrow: {fault}", err=True)
+            click.echo("  Does it run, and is DATABASE_URL right? callrow doctor says which database is meant.", err=True)
             ctx.exit(1)
         except CallrowError as fault:
             click.echo(f"callrow: {fault}", err=True)
