@@ -192,31 +192,11 @@ class DeadlinePassed:
     """The call's own deadline has come."""
 
 
-type Event = (
-    StreamStarted
-    | StreamEnded
-    | CarrierEnded
-    | StreamMovedOn
-    | MarkReturned
-    | DigitPressed
-    | ModelReady
-    | ModelLost
-    | ModelComplained
-    | CallerSpeechStarted
-    | CallerSpeechStopped
-    | CallerTurnCommitted
-    | CallerTranscribed
-    | CallerUntranscribed
-    | ResponseStarted
-    | AgentAudio
-    | AgentWords
-    | AgentUtteranceEnded
-    | ToolCalled
-    | ResponseEnded
-    | ErrandReturned
-    | ErrandFailed
-    | DrainRequested
-    | DeadlinePassed
-)
+type CarriersEvent = StreamStarted | StreamEnded | CarrierEnded | StreamMovedOn | MarkReturned | DigitPressed
+type SessionEvent = ModelReady | ModelLost | ModelComplained
+type CallersEvent = CallerSpeechStarted | CallerSpeechStopped | CallerTurnCommitted | CallerTranscribed | CallerUntranscribed
+type AgentsEvent = ResponseStarted | AgentAudio | AgentWords | AgentUtteranceEnded | ToolCalled | ResponseEnded
+type HouseEvent = ErrandReturned | ErrandFailed | DrainRequested | DeadlinePassed
+type Event = CarriersEvent | SessionEvent | CallersEvent | AgentsEvent | HouseEvent
 
-EVENTS: tuple[type, ...] = Event.__value__.__args__
+EVENTS: tuple[type, ...] = tuple(kind for group in Event.__value__.__args__ for kind in group.__value__.__args__)
