@@ -291,7 +291,11 @@ class Call(Work):
     def _give_up_hearing(self, at: int) -> list[Command]:
         for timer in ("last_words", "listen_on"):
             self._timers.pop(timer, None)
-        self.floor.speaking = None
+        if (unfinished := self.floor.speaking) is not None:  # begun, and never committed: said all the same
+            began, ended = self.floor.span(unfinished, at=at)
+            self.transcript.committed(unfinished, began=min(began, ended), ended=ended)
+            self.memory = replace(self.memory, caller_spoke=True)
+            self.floor.speaking = None
         commands: list[Command] = []
         for utterance in self.transcript.waiting:
             commands += kept(self.transcript.untranscribed(utterance))

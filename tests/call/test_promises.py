@@ -194,3 +194,14 @@ def test_a_sentence_begins_when_it_is_heard_and_not_when_it_is_generated():
     scene.hear_all(at=began + 2_000)
     a, b = [order.utterance for order in scene.all_of(c.KeepUtterance) if order.utterance.key in "ab"]
     assert a.ended_at <= b.started_at == began + 1_000
+
+
+def test_a_caller_whose_last_words_were_never_committed_has_spoken_all_the_same():
+    scene = talking()
+    scene.tell(e.CallerSpeechStarted("u1"), at=3_000)
+    scene.tell(e.CarrierEnded("completed"), at=5_000)
+    scene.wait()
+    ordered = scene.wait()
+    (kept,) = [order.utterance for order in ordered if isinstance(order, c.KeepUtterance)]
+    assert (kept.key, kept.untranscribed, kept.started_at) == ("u1", True, 3_000)
+    assert filed(scene) == (Outcome.COMPLETED, EndReason.CALLER_HUNG_UP)
