@@ -8,6 +8,8 @@ Rule 4: nothing waits for ever: a connection, a lock and a whole transaction eac
 """
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -163,7 +165,7 @@ def _sqlite_hooks(engine: Engine, *, begin: str, read_only: bool = False, foreig
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         if not read_only:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         cursor.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
@@ -172,6 +174,23 @@ def _sqlite_hooks(engine: Engine, *, begin: str, read_only: bool = False, foreig
     @event.listens_for(engine, "begin")
     def _begun(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)  # rule 1
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Turn on the write-ahead log, which the file then remembers.
+
+    When two turn it on at once, SQLite tells the second "locked" without waiting out its busy timeout (the two would wait for each
+    other). So it is asked again. It only ever waits in the first moments of a database's life.
+    """
+    end = time.monotonic() + BUSY_MS / 1_000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as fault:
+            if fault.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _postgres_hooks(engine: Engine) -> None:

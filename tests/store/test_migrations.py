@@ -1,8 +1,10 @@
 """The migrations: up, down and up again, on both databases, and what stands afterwards is what the code expects."""
 
 import re
+import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,6 +113,19 @@ def test_many_processes_may_migrate_at_once(empty_url):
         for done in [pool.submit(migrate.upgrade, empty_url) for _ in range(4)]:
             done.result()
     assert tables(empty_url) == NAMES | BUSINESS
+
+
+def test_a_file_that_another_is_just_making_is_waited_for(tmp_path):
+    """SQLite refuses to turn on its log at once, whatever the busy timeout, while somebody else is about to write."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(migrate.upgrade, f"sqlite:///{tmp_path}/new.db")
+        time.sleep(0.3)
+        other.execute("COMMIT")
+        other.close()
+        done.result()
+    assert migrate.is_current(f"sqlite:///{tmp_path}/new.db")
 
 
 def test_half_a_migration_is_none(empty_url, tmp_path, monkeypatch):
