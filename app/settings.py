@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from app.errors import BadSetting
 
@@ -30,6 +30,26 @@ class AudioPathName(StrEnum):
 
     TRANSCODE = "transcode"
     PASSTHROUGH = "passthrough"
+
+
+class AnalyzerName(StrEnum):
+    """Who reads a call when it has ended."""
+
+    AUTO = "auto"
+    """The model; where there is no key for it, the rules."""
+    RULES = "rules"
+    OPENAI = "openai"
+
+
+class Alert(StrEnum):
+    """What people are told of by e-mail and chat."""
+
+    ESCALATION = "escalation"
+    """The reading says that a person should look at the call."""
+    CALLBACK = "callback"
+    """Somebody is to be called back, or left a message."""
+    URGENT = "urgent"
+    """The urgency is high."""
 
 
 class Price(BaseModel):
@@ -70,6 +90,14 @@ HOW = {
     "agents_dir": "AGENTS_DIR=/path/to/a/folder/of/agent/files",
     "port": "PORT=8080",
     "business_timezone": "BUSINESS_TIMEZONE=Europe/Berlin  (a name of the tz database)",
+    "webhook_url": "WEBHOOK_URL=https://crm.example.com/hooks/callrow",
+    "webhook_secret": "WEBHOOK_SECRET=whsec_...  (24 to 64 bytes in base64; make one with: echo whsec_$(openssl rand -base64 32))",
+    "smtp_url": "SMTP_URL=smtps://user:password@mail.example.com:465 or SMTP_URL=smtp://mail.example.com:587  (STARTTLS is used)",
+    "mail_from": "MAIL_FROM=callrow@example.com",
+    "mail_to": "MAIL_TO=sales@example.com,owner@example.com",
+    "chat_webhook_url": 'CHAT_WEBHOOK_URL=https://hooks.example.com/...  (Slack, Mattermost, or whatever takes {"text": ...})',
+    "alerts": "ALERTS=escalation,callback,urgent  (any of these; ALERTS=none for none)",
+    "rubric_file": "RUBRIC_FILE=/path/to/rubric.toml",
     "data_key": "DATA_KEY=...  (32 bytes in base64; make one with: openssl rand -base64 32)",
 }
 
@@ -126,6 +154,24 @@ class Settings(BaseModel):
     """Below the provider's 60 minutes a session, so that a call never meets that wall."""
     drain_seconds: int = Field(1_800, ge=0)
 
+    analyzer: AnalyzerName = AnalyzerName.AUTO
+    analysis_model: str = "gpt-6-luna"
+    analysis_effort: str = "low"
+    rubric_file: Path | None = None
+    webhook_url: str | None = None
+    webhook_secret: SecretStr | None = None
+    smtp_url: SecretStr | None = None
+    mail_from: str | None = None
+    mail_to: tuple[str, ...] = ()
+    chat_webhook_url: SecretStr | None = None
+    alerts: tuple[Alert, ...] = (Alert.ESCALATION, Alert.CALLBACK)
+    alert_details: Literal["none", "full"] = "none"
+    """`none`: a message outside the house names the call and the reason, and nothing that was said."""
+    deliver_days: float = Field(3, gt=0, le=30)
+    jobs_at_once: int = Field(8, ge=1, le=64)
+    reconcile_minutes: int = Field(60, ge=0, le=1_440)
+    """How often our calls are compared with the carrier's; 0 for never."""
+
     prices: Mapping[str, Price] = Field(default_factory=lambda: {k: Price(**v) for k, v in LIST_PRICES.items()})
     prices_date: date = date(2026, 11, 20)
     data_key: SecretStr | None = None
@@ -139,6 +185,74 @@ class Settings(BaseModel):
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError("must be https; plain http is for this machine only")
         return value.rstrip("/")
+
+    @field_validator("webhook_url", "chat_webhook_url")
+    @classmethod
+    def _a_destination(cls, value: Any) -> Any:
+        address = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if address is not None:
+            parts = urlsplit(address)
+            loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+                raise ValueError("is not an http or https address without password and fragment")
+            if parts.scheme == "http" and not loopback:
+                raise ValueError("must be https; plain http is for this machine only")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        for secret in signing_secrets(value):
+            try:
+                sound = 24 <= len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError("is not whsec_ with 24 to 64 bytes in base64 (two, separated by a comma, while you rotate it)")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _a_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            try:
+                sound = parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError("is not smtp://host:port or smtps://host:port, with user:password@ if the server asks for it")
+        return value
+
+    @field_validator("mail_from", "mail_to")
+    @classmethod
+    def _mail_addresses(cls, value: Any) -> Any:
+        for address in (value,) if isinstance(value, str) else value or ():
+            if not re.fullmatch(r"[^@\s<>,]+@[^@\s<>,]+", address):
+                raise ValueError("is not an e-mail address")  # which one is private and stays out
+        return value
+
+    @field_validator("alerts", mode="before")
+    @classmethod
+    def _some_alerts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return () if value.strip() == "none" else tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("rubric_file")
+    @classmethod
+    def _a_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("is not a file")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.webhook_url is not None and self.webhook_secret is None:
+            raise ValueError("WEBHOOK_SECRET: is not set, and WEBHOOK_URL is: every webhook is signed")
+        if self.smtp_url is not None and (self.mail_from is None or not self.mail_to):
+            raise ValueError("MAIL_TO: MAIL_FROM and MAIL_TO are needed with SMTP_URL")
+        return self
 
     @field_validator("database_url")
     @classmethod
@@ -160,7 +274,7 @@ class Settings(BaseModel):
             directory[name] = number
         return directory
 
-    @field_validator("dispositions", "intents", "transcription_languages", mode="before")
+    @field_validator("dispositions", "intents", "transcription_languages", "mail_to", mode="before")
     @classmethod
     def _a_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -218,6 +332,11 @@ class Settings(BaseModel):
         return tuple(token.strip() for token in self.twilio_auth_token.get_secret_value().split(",") if token.strip())
 
     @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign what we send: all of them, so that a receiver may change from one to the next."""
+        return signing_secrets(self.webhook_secret)
+
+    @property
     def realtime_url(self) -> str:
         """The Realtime socket's address, which follows from OPENAI_BASE_URL."""
         base = urlsplit(self.openai_base_url)
@@ -242,10 +361,19 @@ class Settings(BaseModel):
         except ValidationError as faults:
             complaints = []
             for fault in faults.errors(include_input=False, include_url=False):
-                name = str(fault["loc"][0])
                 wrong = "is not set" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+                if fault["loc"]:
+                    name = str(fault["loc"][0])
+                else:  # of several settings together: the sentence begins with the name of the one to look at
+                    name, _, wrong = (part.strip() for part in wrong.partition(":"))
+                    name = name.lower()
                 complaints.append((name.upper(), wrong, HOW.get(name, f"{name.upper()}=... (see the README's table of settings)")))
             raise BadSetting(complaints) from None
+
+
+def signing_secrets(value: SecretStr | None) -> tuple[str, ...]:
+    """One or two secrets, separated by a comma."""
+    return tuple(part.strip() for part in value.get_secret_value().split(",") if part.strip()) if value is not None else ()
 
 
 def environment(process: Mapping[str, str], folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """How Alembic meets our databases: with a connection or an engine that somebody hands in, else with DATABASE_URL.
 
-Everything runs in one transaction, on SQLite as well: half a migration is none.
+On SQLite everything runs in one transaction: half of it is none. On PostgreSQL each migration has its own, because what is done to
+a big table is done outside of any (`migrations/safely.py`).
 """
 
 import os
@@ -35,6 +36,7 @@ def migrate(connection: sa.Connection) -> None:
         target_metadata=metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         transactional_ddl=True,
+        transaction_per_migration=connection.dialect.name != "sqlite",
         compare_type=True,
         compare_server_default=True,
         render_item=render_item,

@@ -184,6 +184,8 @@ class Calls:
                         "end_reason": filed.end_reason,
                         "ended_at": row["started_at"] + timedelta(milliseconds=ended_at),
                         "finished_at": now,
+                        "analysis_due_at": now,
+                        "revision": 1,
                         "duration_ms": ended_at,
                         "transfer_to": memory.transfer_to or row["transfer_to"],
                         "usage": {provider: msgspec.to_builtins(memory.usage)},

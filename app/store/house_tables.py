@@ -1,10 +1,12 @@
 """The tables of the house (its workers, its audit log) and of the example business, which an adopter replaces.
 
 The business's tables point at calls by their id and not by a foreign key: an appointment outlives the call it was made in.
+Whoever imports `metadata` from here has all tables in it.
 """
 
 import sqlalchemy as sa
 
+import app.store.after_tables  # noqa: F401 (its tables are in `metadata` once it is imported)
 from app.store.private import CallName, PlainText, Private
 from app.store.tables import Moment, json_column, metadata, not_negative
 

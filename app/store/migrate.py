@@ -3,6 +3,7 @@
 Blocking, and meant for the command line, the release step and the moment before serving; never for the loop that carries calls.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,9 @@ from app.store.engine import is_outage, migration_engine
 
 LOCK = 0x43414C4C524F57
 """PostgreSQL's advisory lock under which one process migrates and the others wait ("CALLROW")."""
+LOOK_S = 0.1
+LOCK_PATIENCE_S = 5
+"""A change of a table that waits for somebody's long transaction makes all others wait behind it: so no longer than this."""
 
 
 class BrokenMigration(OurFault):
@@ -91,18 +95,38 @@ def config(connection: sa.Connection | None = None) -> Config:
 
 @contextmanager
 def _connection(url: str, doing: str) -> Iterator[sa.Connection]:
+    """On SQLite within one transaction. On PostgreSQL under a lock of the session and outside of any: Alembic has its own."""
     engine = migration_engine(url)
     try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-            yield connection
+        if engine.dialect.name == "sqlite":
+            with engine.begin() as connection:
+                yield connection
+        else:
+            with engine.connect() as connection, _alone(connection):
+                yield connection
     except sa.exc.DBAPIError as fault:
         if is_outage(fault):
             raise StoreUnavailable(doing) from None
         raise
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _alone(connection: sa.Connection) -> Iterator[None]:
+    # Whoever waits inside `pg_advisory_lock` has a snapshot open, for which an index that is built CONCURRENTLY waits in turn.
+    while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(LOCK))).scalar_one():
+        connection.commit()
+        time.sleep(LOOK_S)
+    connection.execute(sa.text(f"SET lock_timeout = '{LOCK_PATIENCE_S}s'"))
+    connection.commit()
+    try:
+        yield
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(LOCK)))
+        connection.commit()
 
 
 def _check_references(connection: sa.Connection) -> None:

@@ -5,7 +5,8 @@ Rule 2: text that a person, a model or a carrier gives has no length limit, and 
 (`PlainText`, `Private`): a long or a strange word must not cost the row.
 Rule 3: `*_at` columns are moments in UTC; `*_at_ms` columns are milliseconds since the call's birth (`calls.started_at`).
 Rule 4: what is private is `Private` or `PrivateJSON`; a number has a blind index beside it.
-The tables of the house and of the example business are in `house_tables.py`, in the same metadata.
+What comes after a call (readings, judgements, deliveries) is in `after_tables.py`, the tables of the house and of the example
+business are in `house_tables.py`, all in the same metadata.
 """
 
 from datetime import UTC, datetime
@@ -57,6 +58,15 @@ class Sentiment(StrEnum):
     NEGATIVE = "negative"
     NEUTRAL = "neutral"
     POSITIVE = "positive"
+
+
+class AnalysisState(StrEnum):
+    """How far the reading of a finished call has come."""
+
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+    """For good; `analysis_fault` says why. A person may have it read again."""
 
 
 class Speaker(StrEnum):
@@ -115,6 +125,12 @@ def json_column(name: str, *, nullable: bool = True) -> sa.Column[object]:
     return sa.Column(name, sa.JSON(none_as_null=True), nullable=nullable)
 
 
+def due_index(table: str, column: str) -> sa.Index:
+    """What is due, and nothing else: the sweeper looks every second, and nearly every row is done."""
+    due = sa.text(f"{column} IS NOT NULL")
+    return sa.Index(f"ix_{table}_{column}", column, sqlite_where=due, postgresql_where=due)
+
+
 def of_call(*, primary_key: bool) -> sa.Column[str]:
     """The call that a row belongs to; it goes when the call's row goes."""
     return sa.Column(
@@ -148,6 +164,9 @@ calls = sa.Table(
     sa.Column("carrier_status", PlainText),
     sa.Column("carrier_sequence", sa.Integer),
     sa.Column("carrier_duration_s", sa.Integer),
+    sa.Column("carrier_price", sa.Numeric(12, 6, asdecimal=False)),
+    sa.Column("carrier_price_unit", PlainText),
+    sa.Column("reconciled_at", Moment),
     sa.Column("stream_sid", PlainText),
     sa.Column("worker", PlainText),
     # times
@@ -171,6 +190,18 @@ calls = sa.Table(
     sa.Column("escalated", sa.Boolean(create_constraint=True, name="escalated"), nullable=False),
     sa.Column("escalation_reason", PlainText),
     sa.Column("next_action", Private("calls.next_action")),
+    json_column("sentiment_course"),
+    # the reading of it, and what a person should look at
+    sa.Column("analysis", one_of(AnalysisState, "analysis"), nullable=False, server_default=AnalysisState.WAITING.value),
+    sa.Column("analysis_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("analysis_due_at", Moment),
+    sa.Column("analysis_fault", PlainText),
+    sa.Column("analyzer", PlainText),
+    sa.Column("needs_review", sa.Boolean(create_constraint=True, name="needs_review"), nullable=False, server_default=sa.false()),
+    json_column("review_reasons"),
+    sa.Column("reviewed_at", Moment),
+    sa.Column("reviewed_by", PlainText),
+    sa.Column("revision", sa.Integer, nullable=False, server_default="0"),
     # what it took
     sa.Column("turns", sa.Integer, nullable=False),
     sa.Column("barge_ins", sa.Integer, nullable=False),
@@ -188,7 +219,7 @@ calls = sa.Table(
     sa.Column("updated_at", Moment, nullable=False),
     *not_negative(
         *("resume_attempts", "carrier_sequence", "carrier_duration_s", "duration_ms", "turns", "barge_ins", "latency_p50_ms"),
-        *("latency_p95_ms", "tokens_in", "tokens_out", "cost_usd"),
+        *("latency_p95_ms", "tokens_in", "tokens_out", "cost_usd", "analysis_attempts", "carrier_price", "revision"),
     ),
     sa.CheckConstraint("epoch >= 1", name="epoch_positive"),
     sa.CheckConstraint("claimed_epoch >= 0 AND claimed_epoch <= epoch", name="claimed_epoch_not_ahead"),
@@ -203,6 +234,7 @@ calls = sa.Table(
     sa.Index(None, "from_index"),
     sa.Index(None, "to_index"),
     sa.Index(None, "disposition"),
+    due_index("calls", "analysis_due_at"),
 )
 
 utterances = sa.Table(
