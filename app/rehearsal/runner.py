@@ -33,8 +33,8 @@ type ReadRow = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 """The row of a call by the carrier's call sid, with `utterances` and `tool_invocations`; None if there is none (yet)."""
 
 READY_WITHIN_S = 60.0
-ROW_WITHIN_S = 20.0
-"""How long after the end of the call its row may take to be finished."""
+ROW_WITHIN_S = 30.0
+"""How long after the end of the call its row may take to be finished, and read by the service's analysis."""
 SESSION_WITHIN_S = 10.0
 LATE_FRAMES = 100
 """Two seconds' worth."""
@@ -274,7 +274,8 @@ class Peers:
         until = time.monotonic() + ROW_WITHIN_S
         while True:
             row = await read_row(call_sid)
-            if (row is not None and row.get("finished_at") is not None) or time.monotonic() > until:
+            finished = row is not None and row.get("finished_at") is not None and row.get("analysis") != "waiting"
+            if finished or time.monotonic() > until:
                 return row
             await asyncio.sleep(0.1)
 

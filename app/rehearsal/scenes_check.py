@@ -36,6 +36,7 @@ def _failures(scene: Scene, row: Mapping[str, Any] | None, facts: Mapping[str, A
     if "failed_tools" not in scene.expect:
         yield from _failed_tools(0, row)
     yield from _heard_ms(scene.expect.get("heard_tolerance_ms"), row, facts)
+    yield from _judged(row)
 
 
 def _one(name: str, wanted: Any, row: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
@@ -171,6 +172,20 @@ def _heard_ms(tolerance: int | None, row: Mapping[str, Any], facts: Mapping[str,
     noted = sum(int(it["heard_ms"]) for it in spoken)
     if abs(noted - facts["heard_ms"]) > allowed:
         yield f"the row says that {noted} ms were heard, the line played {facts['heard_ms']} ms; allowed are {allowed} ms apart"
+
+
+def _judged(row: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the call was read, and every judged value rests on something that was said."""
+    if row.get("analysis", "done") != "done":
+        yield f"the reading of the call is {row['analysis']!r} ({row.get('analysis_fault')})"
+    said = {it.get("ref") for it in row.get("utterances") or [] if it.get("heard")}
+    for name, judged in (row.get("judged") or {}).items():
+        if (
+            judged.get("value") is not None
+            and judged.get("source") == "machine"
+            and not said.intersection(judged.get("evidence") or [])
+        ):
+            yield f"{name} was judged and rests on nothing that was said"
 
 
 def _either(allowed: Sequence[Any]) -> str:
