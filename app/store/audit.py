@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.engine import Database
 from app.store.facts import utc_now
@@ -42,21 +43,36 @@ class AuditLog:
     async def append(self, actor: str, action: str, subject: str | None = None, details: Mapping[str, Any] | None = None) -> str:
         """Write a line and give its hash."""
         async with self._database.write("write to the audit log") as connection:
-            if not self._database.embedded:  # SQLite's writing transactions are one after the other anyway
-                await connection.execute(sa.text("LOCK TABLE audit_log IN SHARE ROW EXCLUSIVE MODE"))
-            last = sa.select(audit_log.c.seq, audit_log.c.hash).order_by(audit_log.c.seq.desc()).limit(1)
-            before = (await connection.execute(last)).one_or_none()
-            line = {
-                "seq": 1 if before is None else before.seq + 1,
-                "at": self._clock(),
-                "actor": actor,
-                "action": action,
-                "subject": subject,
-                "details": None if details is None else dict(details),
-                "prev_hash": NOTHING_BEFORE if before is None else before.hash,
-            }
-            await connection.execute(sa.insert(audit_log).values(**line, hash=_hash(line)))
-            return _hash(line)
+            return await self.append_on(connection, actor, action, subject, details)
+
+    async def append_on(
+        self,
+        connection: AsyncConnection,
+        actor: str,
+        action: str,
+        subject: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write a line in the transaction of this connection: what is done and that it was done stand or fall together.
+
+        Call it last. On PostgreSQL the log is locked from here to the end of the transaction; whoever holds it must not then wait
+        for a row that another holds.
+        """
+        if not self._database.embedded:  # SQLite's writing transactions are one after the other anyway
+            await connection.execute(sa.text("LOCK TABLE audit_log IN SHARE ROW EXCLUSIVE MODE"))
+        last = sa.select(audit_log.c.seq, audit_log.c.hash).order_by(audit_log.c.seq.desc()).limit(1)
+        before = (await connection.execute(last)).one_or_none()
+        line = {
+            "seq": 1 if before is None else before.seq + 1,
+            "at": self._clock(),
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "details": None if details is None else dict(details),
+            "prev_hash": NOTHING_BEFORE if before is None else before.hash,
+        }
+        await connection.execute(sa.insert(audit_log).values(**line, hash=_hash(line)))
+        return _hash(line)
 
     async def verify(self) -> Verdict:
         """Walk the chain from its beginning."""
