@@ -6,7 +6,8 @@ Whoever imports `metadata` from here has all tables in it.
 
 import sqlalchemy as sa
 
-import app.store.after_tables  # noqa: F401 (its tables are in `metadata` once it is imported)
+import app.store.after_tables
+import app.store.console_tables  # noqa: F401 (their tables are in `metadata` once they are imported)
 from app.store.private import CallName, PlainText, Private
 from app.store.tables import Moment, json_column, metadata, not_negative
 

@@ -21,6 +21,7 @@ from app.store.house_tables import metadata
 
 NAMES = {"calls", "utterances", "turns", "call_events", "tool_invocations", "workers", "audit_log"}
 AFTER = {"readings", "judgements", "deliveries", "reconciliations"}
+CONSOLE = {"users", "sessions", "saved_views", "sign_in_limits"}
 BUSINESS = {"business_customers", "business_appointments", "business_messages"}
 
 
@@ -52,7 +53,7 @@ def shape(url: str) -> dict[str, object]:
 def test_the_newest_shape_has_every_table(empty_url):
     assert not migrate.is_current(empty_url)
     migrate.upgrade(empty_url)
-    assert tables(empty_url) == NAMES | AFTER | BUSINESS
+    assert tables(empty_url) == NAMES | AFTER | CONSOLE | BUSINESS
     assert migrate.is_current(empty_url)
     assert migrate.current(empty_url) == migrate.head() is not None
 
@@ -114,7 +115,7 @@ def test_many_processes_may_migrate_at_once(empty_url):
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(migrate.upgrade, empty_url) for _ in range(4)]:
             done.result()
-    assert tables(empty_url) == NAMES | AFTER | BUSINESS
+    assert tables(empty_url) == NAMES | AFTER | CONSOLE | BUSINESS
 
 
 def test_a_file_that_another_is_just_making_is_waited_for(tmp_path):
