@@ -18,10 +18,12 @@ from app import logs
 from app.call.agent import Agent
 from app.call.disposition import EndReason, Intent, Slot
 from app.errors import Fenced, StoreUnavailable
+from app.store import ending
 from app.store.calls import CallState, NewCall
+from app.twilio.parties import shown
 from app.twilio.signature import Upgrade
 from app.twilio.twiml import Twiml
-from app.web import ending, sentences
+from app.web import sentences
 from app.web.desk import Desk
 from app.web.guard import Policy
 from app.web.resume import Resume
@@ -34,10 +36,6 @@ TURNED_AWAY_MS = 60_000
 SWEEP_S = 15.0
 ATTESTATION = re.compile(r"[A-Za-z-]{1,64}")
 STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
-KEYS = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "22233344455566677778889999")
-WITHHELD_WORDS = ("anonymous", "unavailable", "unknown", "restricted", "private", "blocked")
-# The carrier writes a withheld number as a word, or as that word on a keypad: +266696687 is "anonymous" (Twilio's documentation).
-WITHHELD = frozenset(WITHHELD_WORDS) | {"+" + word.upper().translate(KEYS) for word in WITHHELD_WORDS}
 
 TURNED_AWAY = {
     EndReason.UNKNOWN_AGENT: sentences.UNKNOWN_AGENT,
@@ -242,11 +240,6 @@ class Media:
             await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
             return
         await self._desk.switchboard.media(scope, receive, send)
-
-
-def shown(number: str | None) -> str | None:
-    """A party's number as the carrier tells it; None if it is withheld. It may be a name or an address of SIP as well."""
-    return None if number is None or number.lower() in WITHHELD else number
 
 
 def dialable(digits: str, country_code: str) -> str | None:

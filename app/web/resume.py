@@ -26,9 +26,10 @@ from datetime import UTC, datetime, timedelta
 from app import logs
 from app.call.disposition import EndReason, Intent, Memory
 from app.errors import Fenced
+from app.store import ending
 from app.store.calls import CallState
 from app.twilio.twiml import Twiml
-from app.web import ending, sentences
+from app.web import sentences
 from app.web.desk import Desk
 from app.web.webhook import TERMINAL, Misshapen, Webhook, whole
 

@@ -9,7 +9,8 @@ import pytest
 
 from app.call.disposition import EndReason, Filed, Intent, Memory, Outcome
 from app.errors import StoreUnavailable
-from app.web import ending, sentences
+from app.store import ending
+from app.web import sentences
 from app.web.resume import MAX_ASKED_AGAIN, MAX_ATTEMPTS
 from tests.web.house import PUBLIC, SID, House
 
