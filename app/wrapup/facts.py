@@ -16,7 +16,7 @@ import phonenumbers
 
 from app.call.disposition import Utterance
 from app.settings import Settings
-from app.wrapup.rubric import RUBRIC, Rubric
+from app.wrapup.rubric import RUBRIC, Rubric, read_rubric
 
 CALLER, AGENT = "caller", "agent"
 
@@ -86,6 +86,8 @@ class Dropped(StrEnum):
     """The value does not occur in the cited lines."""
     NO_WHOLE_NUMBER = "no_whole_number"
     """The digits are no telephone number that can be dialled from anywhere."""
+    NOT_IN_LEDGER = "not_in_ledger"
+    """It says that something was done, and the ledger of what was done does not have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,17 @@ class Lists:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The lists of a configuration."""
-        region = phonenumbers.region_code_for_country_code(int(settings.default_country_code))
-        return cls(dispositions=settings.dispositions, intents=settings.intents, region=region)
+        """The lists of a configuration.
+
+        Raises:
+            BadSetting: the file of the rubric is wrong.
+        """
+        return cls(
+            dispositions=settings.dispositions,
+            intents=settings.intents,
+            region=phonenumbers.region_code_for_country_code(int(settings.default_country_code)),
+            rubric=RUBRIC if settings.rubric_file is None else read_rubric(settings.rubric_file),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,4 +244,8 @@ class Analyzer(Protocol):
         Raises:
             AnalysisFault: the analyzer could not.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what it holds. `contextlib.aclosing` does it."""
         ...

@@ -45,6 +45,9 @@ class RulesAnalyzer:
         """Judge one call. It cannot fail."""
         return self.read(transcript)
 
+    async def aclose(self) -> None:
+        """It holds nothing."""
+
     def read(self, transcript: Transcript) -> Analysis:
         """As `analyze`, without waiting."""
         reading = _Reading(transcript, self._lists, self.name, self.version)
