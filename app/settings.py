@@ -172,6 +172,11 @@ class Settings(BaseModel):
     reconcile_minutes: int = Field(60, ge=0, le=1_440)
     """How often our calls are compared with the carrier's; 0 for never."""
 
+    session_idle_minutes: int = Field(30, ge=1, le=720)
+    session_hours: int = Field(12, ge=1, le=168)
+    proxy_hops: int = Field(0, ge=0, le=8)
+    """How many reverse proxies of our own stand in front, each of which adds to `X-Forwarded-For`."""
+
     prices: Mapping[str, Price] = Field(default_factory=lambda: {k: Price(**v) for k, v in LIST_PRICES.items()})
     prices_date: date = date(2026, 11, 20)
     data_key: SecretStr | None = None
