@@ -5,7 +5,8 @@ each value is sealed with AES-256-GCM, and so a copy of the database tells nobod
 Rule 2: the key belongs to a database (to its engines' dialects), not to the process: two databases may be open side by side.
 Rule 3: a sealed value is bound to its column by the associated data: moved to another column it does not open.
 Rule 4: text that was kept before there was a key stays readable; sealed text without its key is an error, never a value.
-Rule 5: numbers are looked up by a keyed blind index beside them, never by their sealed text.
+Rule 5: numbers are looked up by a keyed blind index beside them, never by their sealed text. Words that are searched for are kept
+as `BlindWord`: without the key nobody can say which word it is, but who has the table can count in how many calls it was said.
 """
 
 import base64
@@ -48,6 +49,7 @@ class Seal:
             self._cipher = AESGCM(_derived(secret, b"callrow private 1"))
             self._key_id = hashlib.sha256(b"callrow key id" + secret).digest()[:KEY_ID]
         self._index_key = _derived(secret, b"callrow blind index 1")
+        self._word_key = _derived(secret, b"callrow search 1")
 
     def close(self, text: str, place: str) -> str:
         """The text as it is kept in the column `place`."""
@@ -79,6 +81,10 @@ class Seal:
         """The same for the same number, however it is punctuated; tells nothing of the number without the key. 32 characters."""
         digits = "".join(c for c in number if c in "0123456789")
         return hmac.new(self._index_key, (digits or number).encode(), hashlib.sha256).hexdigest()[:32]
+
+    def blind_word(self, word: str) -> int:
+        """The same for the same word; tells nothing of the word without the key. 64 bits, signed, as a BIGINT holds them."""
+        return int.from_bytes(hmac.digest(self._word_key, _storable(word).encode(), "sha256")[:8], signed=True)
 
 
 def _key_bytes(key: str) -> bytes:
@@ -170,6 +176,16 @@ class PrivateJSON(sa.types.TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else msgspec.json.decode(_SEALS.get(dialect, _NO_KEY).open(value, self.place))
+
+
+class BlindWord(sa.types.TypeDecorator[Any]):
+    """A word to look rows up by (rule 5). It is kept and compared as a number made with the key; a number may be given as well."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: str | int | None, dialect: Dialect) -> int | None:
+        return _SEALS.get(dialect, _NO_KEY).blind_word(value) if isinstance(value, str) else value
 
 
 def to_json(value: Any) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Dialect
 from app.call.agent import ToolKind
 from app.call.disposition import EndReason, Intent, Outcome
 from app.settings import AudioPathName
-from app.store.private import CallName, PlainText, Private, PrivateJSON
+from app.store.private import BlindWord, CallName, PlainText, Private, PrivateJSON
 
 metadata = sa.MetaData(
     naming_convention={
@@ -138,6 +138,15 @@ def of_call(*, primary_key: bool) -> sa.Column[str]:
     )
 
 
+COUNTED = (
+    *("state", "outcome", "end_reason", "disposition", "intent", "sentiment", "agent", "lead_score", "escalated", "needs_review"),
+    *("analysis", "duration_ms", "latency_p50_ms", "latency_p95_ms", "barge_ins", "cost_usd"),
+)
+"""What calls are filtered and counted by: PostgreSQL keeps it in the leaves of the index by time, so that a report of a month reads
+some megabytes instead of the whole of its rows. Only what comes from closed or configured lists, and numbers: an index entry has a
+limit of 2,700 bytes, and a long word must not cost the row (so `urgency`, a slot's value while the call lasts, is not here). Not
+`turns`, which change with every turn: the row is then written without touching any index."""
+
 calls = sa.Table(
     "calls",
     metadata,
@@ -229,11 +238,17 @@ calls = sa.Table(
         "(state = 'final' AND outcome IS NOT NULL AND end_reason IS NOT NULL AND ended_at IS NOT NULL AND finished_at IS NOT NULL)",
         name="final_says_how_it_ended",
     ),
-    sa.Index(None, "started_at"),
+    # the list by time, with every filter; all reports of a window
+    sa.Index(None, "started_at", "call_id", postgresql_include=COUNTED),
+    # the list by each of the other columns that it can be sorted by, over all time
+    sa.Index(None, "lead_score", "call_id"),
+    sa.Index(None, "duration_ms", "call_id"),
+    sa.Index(None, "latency_p95_ms", "call_id"),
+    # the live calls, on top of the list and for the sweeper
     sa.Index(None, "state", "started_at"),
+    # all calls of a number
     sa.Index(None, "from_index"),
     sa.Index(None, "to_index"),
-    sa.Index(None, "disposition"),
     due_index("calls", "analysis_due_at"),
 )
 
@@ -314,4 +329,22 @@ tool_invocations = sa.Table(
     sa.CheckConstraint("status = 'intended' OR finished_at IS NOT NULL", name="answered_says_when"),
     sa.UniqueConstraint("call_id", "tool_call"),
     sa.Index(None, "status"),
+    # how the tools fared in a window; controls, which are many and cannot fail, are not in it
+    sa.Index(
+        "ix_tool_invocations_started_at",
+        "started_at",
+        postgresql_include=("name", "status", "call_id"),
+        postgresql_where=sa.text("kind = 'errand'"),
+        sqlite_where=sa.text("kind = 'errand'"),
+    ),
+)
+
+search_tokens = sa.Table(
+    "search_tokens",
+    metadata,
+    sa.Column("token", BlindWord, primary_key=True, autoincrement=False),
+    of_call(primary_key=True),
+    # to index a call anew, and to take it out when it goes
+    sa.Index(None, "call_id"),
+    sqlite_with_rowid=False,
 )

@@ -19,7 +19,7 @@ from app.store import migrate
 from app.store.engine import migration_engine
 from app.store.house_tables import metadata
 
-NAMES = {"calls", "utterances", "turns", "call_events", "tool_invocations", "workers", "audit_log"}
+NAMES = {"calls", "utterances", "turns", "call_events", "tool_invocations", "search_tokens", "workers", "audit_log"}
 AFTER = {"readings", "judgements", "deliveries", "reconciliations"}
 CONSOLE = {"users", "sessions", "saved_views", "sign_in_limits"}
 BUSINESS = {"business_customers", "business_appointments", "business_messages"}

@@ -1,0 +1,50 @@
+"""Reading at scale: the table of searched words, and the indexes of the list and the reports."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from migrations.safely import add_index, drop_index
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+COUNTED = (
+    *("state", "outcome", "end_reason", "disposition", "intent", "sentiment", "agent", "lead_score", "escalated", "needs_review"),
+    *("analysis", "duration_ms", "latency_p50_ms", "latency_p95_ms", "barge_ins", "cost_usd"),
+)
+SORTED = ("lead_score", "duration_ms", "latency_p95_ms")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "search_tokens",
+        sa.Column("token", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("call_id", sa.String(length=26), nullable=False),
+        sa.ForeignKeyConstraint(["call_id"], ["calls.call_id"], name=op.f("fk_search_tokens_call_id_calls"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("token", "call_id", name=op.f("pk_search_tokens")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_search_tokens_call_id"), "search_tokens", ["call_id"])
+    add_index("ix_calls_started_at_call_id", "calls", ["started_at", "call_id"], include=COUNTED)
+    for column in SORTED:
+        add_index(f"ix_calls_{column}_call_id", "calls", [column, "call_id"])
+    add_index(
+        *("ix_tool_invocations_started_at", "tool_invocations", ["started_at"]),
+        where="kind = 'errand'",
+        include=("name", "status", "call_id"),
+    )
+    # the index by time and `COUNTED` serves what these did
+    drop_index("ix_calls_started_at", "calls")
+    drop_index("ix_calls_disposition", "calls")
+
+
+def downgrade() -> None:
+    add_index("ix_calls_started_at", "calls", ["started_at"])
+    add_index("ix_calls_disposition", "calls", ["disposition"])
+    drop_index("ix_tool_invocations_started_at", "tool_invocations")
+    for column in reversed(SORTED):
+        drop_index(f"ix_calls_{column}_call_id", "calls")
+    drop_index("ix_calls_started_at_call_id", "calls")
+    op.drop_table("search_tokens")
