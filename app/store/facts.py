@@ -1,6 +1,6 @@
 """Rows become facts here, and facts rows; nowhere else. What leaves the store is a dataclass or JSON-ready."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from app.call.disposition import Intent, Memory, Turn, Utterance
+from app.call.disposition import Intent, Memory, Slot, Turn, Utterance
 from app.store.tables import RowState
 
 
@@ -78,7 +78,7 @@ def call_state(row: sa.RowMapping) -> CallState:
     values = {name: row[name] for name in STATE_COLUMNS}
     values["final"] = values.pop("state") is RowState.FINAL
     values["channel"], values["direction"] = values["channel"].value, values["direction"].value
-    values["memory"] = None if row["memory"] is None else msgspec.convert(row["memory"], Memory)
+    values["memory"] = stored_memory(row["memory"])
     return CallState(**values)
 
 
@@ -121,16 +121,7 @@ def memory_columns(memory: Memory) -> dict[str, Any]:
         "memory": msgspec.to_builtins(memory),
         "agent": memory.agent,
         "agent_path": list(memory.agent_path),
-        "slots": {
-            slot.name: {
-                "value": slot.value,
-                "confirmed": slot.confirmed,
-                "utterance": slot.utterance,
-                "agent": slot.agent,
-                "at": slot.at,
-            }
-            for slot in memory.slots
-        },
+        "slots": {slot.name: slot_entry(slot) for slot in memory.slots},
         "urgency": next((slot.value for slot in memory.slots if slot.name == "urgency"), None),
         "disposition": memory.disposition,
         "intent": memory.intent,
@@ -140,6 +131,45 @@ def memory_columns(memory: Memory) -> dict[str, Any]:
         "turns": memory.caller_turns,
         "barge_ins": memory.barge_ins,
     }
+
+
+def slot_entry(slot: Slot) -> dict[str, Any]:
+    """A slot as the agent noted it, in `calls.slots`."""
+    return {
+        "value": slot.value,
+        "confirmed": slot.confirmed,
+        "utterance": slot.utterance,
+        "agent": slot.agent,
+        "at": slot.at,
+    }
+
+
+def stored_memory(value: Any) -> Memory | None:
+    """What a call knows of itself, from its column."""
+    return None if value is None else msgspec.convert(value, Memory)
+
+
+def ref(epoch: int, key: str) -> str:
+    """The name of an utterance within its call: its key alone may come again in another epoch."""
+    return f"{epoch}.{key}"
+
+
+def slot_refs(slots: Iterable[Slot], spoken: Iterable[tuple[int, str, int]]) -> dict[str, str]:
+    """The utterance each slot was heard in, by the slot's name, where it is known.
+
+    `spoken` is (epoch, key, began at) of the call's utterances. A slot knows its utterance by the key alone: of several it is the
+    last that had begun when the slot was noted.
+    """
+    by_key: dict[str, list[tuple[int, int]]] = {}
+    for epoch, key, began in spoken:
+        by_key.setdefault(key, []).append((began, epoch))
+    found = {}
+    for slot in slots:
+        candidates = sorted(by_key.get(slot.utterance or "", ()))
+        if candidates:
+            before = [candidate for candidate in candidates if candidate[0] <= slot.at]
+            found[slot.name] = ref((before or candidates[:1])[-1][1], slot.utterance or "")
+    return found
 
 
 def utterance_columns(call_id: str, epoch: int, position: int, said: Utterance) -> dict[str, Any]:
