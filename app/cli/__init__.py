@@ -16,6 +16,7 @@ from app.errors import BadAgent, BadSetting, CallrowError, StoreUnavailable
 COMMANDS = {
     "up": "app.cli.up:up",
     "serve": "app.cli.serve:serve",
+    "jobs": "app.cli.jobs:jobs",
     "migrate": "app.cli.data:migrate_command",
     "doctor": "app.cli.doctor:doctor",
     "rehearse": "app.cli.rehearse:rehearse",
