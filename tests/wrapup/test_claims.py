@@ -22,7 +22,7 @@ BOOKED = Errand(name="book_appointment", effect=True, status="done", result={"bo
 TAKEN = Errand(name="take_message", effect=True, status="done", result={"taken": True})
 LEDGERS = {
     "appointment_booked": [BOOKED],
-    **dict.fromkeys(("message_taken", "callback_requested", "sales_lead"), [TAKEN]),
+    **{word: [TAKEN] for word in ("message_taken", "callback_requested", "sales_lead")},
 }
 
 
