@@ -219,7 +219,7 @@ class Row(_Shape):
         course = row.get("sentiment_course")
         made |= {
             "version": VERSION,
-            "sentiment_course": [mood for mood in course if _one_of(Sentiment, mood)] if isinstance(course, list) else None,
+            "sentiment_course": course if isinstance(course, list) and all(_one_of(Sentiment, mood) for mood in course) else None,
             "urgency": _one_of(Urgency, row.get("urgency")),
             "usage": _usage(row.get("usage")),
             "review_reasons": {str(name): str(why) for name, why in _mapping(row.get("review_reasons")).items()},
@@ -260,15 +260,15 @@ class _Said:
 
     def of(self, names: Any) -> list[Evidence]:
         """Those that are there, in the order given."""
-        found = (self.one(name) for name in names) if isinstance(names, list | tuple) else ()
-        return [spoken for spoken in found if spoken is not None]
+        return [self._by_ref[name] for name in names if name in self._by_ref] if isinstance(names, list | tuple) else []
 
-    def one(self, name: Any) -> Evidence | None:
-        """The utterance of a name; a key without its epoch only if no other utterance of the call bears it."""
-        if name is None:
-            return None
-        alike = self._by_key.get(str(name), [])
-        return self._by_ref.get(str(name)) or (alike[0] if len(alike) == 1 else None)
+    def noted_from(self, key: Any, at_ms: Any) -> Evidence | None:
+        """The utterance that an agent's slot was heard in. It knows it by the key alone, and keys come again on another stream:
+        of several it is the last that had begun when the slot was noted.
+        """
+        alike = sorted(self._by_key.get(key, ()), key=lambda spoken: spoken.at_ms)
+        before = [spoken for spoken in alike if spoken.at_ms <= (at_ms or 0)]
+        return (before or alike[:1])[-1] if alike else None
 
 
 def _slot(slot: Mapping[str, Any], said: _Said) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _slot(slot: Mapping[str, Any], said: _Said) -> dict[str, Any]:
         "confirmed": bool(slot.get("confirmed")),
         "source": _one_of(Source, slot.get("source")) or Source.AGENT,
         "agent": slot.get("agent") or None,
-        "utterance": said.one(slot.get("utterance")),
+        "utterance": said.noted_from(slot.get("utterance"), slot.get("at")),
         "second_reading": {
             "value": _text(second.get("value")),
             "confidence": second.get("confidence"),
