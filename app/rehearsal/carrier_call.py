@@ -21,7 +21,7 @@ from app.rehearsal.carrier_callbacks import Courier
 from app.rehearsal.carrier_caller import Caller, Handset, LineDead
 from app.rehearsal.carrier_plans import TERMINAL, Account, CallPlan, Number
 from app.rehearsal.carrier_stream import MediaStream, StreamEnd, StreamPlan
-from app.rehearsal.carrier_verbs import Announcement, dial, fetch_sound, gather
+from app.rehearsal.carrier_verbs import Announcement, Leg, dial, fetch_sound, gather
 from app.rehearsal.carrier_web import HONEST, Answer, Fields, Origins, Tampering, WebhookFailed, Webhooks
 from app.rehearsal.line import Line
 from app.rehearsal.twiml import Alert, Document, Target, Unreadable
@@ -87,6 +87,7 @@ class Call:
         self.alerts: list[Alert] = []
         self.documents: list[Document] = []
         self.dialed: list[dict[str, Any]] = []
+        self.legs: list[Leg] = []
         self.announced: list[str] = []
         """What the carrier itself said to the caller."""
         self.over = asyncio.Event()

@@ -70,6 +70,8 @@ class CallPlan:
     """By number, or `any`; a number that is not in it is not answered."""
     time_limit_ms: int = 600_000
     """The carrier's own end of the call, status completed."""
+    rated_after_ms: int = 2_000
+    """How long after its end the call has a price; with the real carrier it may be minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,13 @@
 """The pretend carrier's REST interface: as much of it as the service and `callrow doctor` use.
 
-    POST /2010-04-01/Accounts/{AC}/Calls/{CA}.json              update: Status=completed|canceled, or Url (with Method), or Twiml
-    GET  /2010-04-01/Accounts/{AC}/Calls/{CA}.json, Calls.json  fetch, list (To, From, Status, ParentCallSid, PageSize)
-    GET  /2010-04-01/Accounts/{AC}/IncomingPhoneNumbers.json    list (PhoneNumber)
-    GET  /2010-04-01/Accounts/{AC}.json                         the account itself
+    POST   /2010-04-01/Accounts/{AC}/Calls/{CA}.json            update: Status=completed|canceled, or Url (with Method), or Twiml
+    GET    /2010-04-01/Accounts/{AC}/Calls/{CA}.json            fetch
+    DELETE /2010-04-01/Accounts/{AC}/Calls/{CA}.json            strike a finished call out of the books
+    GET    /2010-04-01/Accounts/{AC}/Calls.json                 list (To, From, Status, ParentCallSid, StartTime, <=, >=)
+    GET    /2010-04-01/Accounts/{AC}/IncomingPhoneNumbers.json  list (PhoneNumber)
+    GET    /2010-04-01/Accounts/{AC}.json                       the account itself
 
+Lists come in pages of PageSize (50; at most 1,000), the newest first, and legs that a call has dialed are calls of their own there.
 Basic authentication with account and token, else 401 with 20003; unknown is 404 with 20404; an update of a finished
 call is 400 with 21220. Numbers are strings, times are RFC 2822, as in the public reference of the API.
 """
@@ -15,11 +18,9 @@ import binascii
 import contextlib
 import hmac
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from datetime import datetime
-from email.utils import format_datetime
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,11 +28,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app.rehearsal import carrier_books as books
 from app.rehearsal import twiml
+from app.rehearsal.carrier_books import VERSION
 from app.rehearsal.carrier_call import Ask, Call, Run, Stop
 from app.rehearsal.carrier_plans import Account, Number
 
-VERSION = "2010-04-01"
+MOST_ON_A_PAGE = 1_000
 
 type Handler = Callable[[Request], Awaitable[Response]]
 
@@ -45,45 +48,6 @@ def error(status: int, code: int, message: str) -> JSONResponse:
 def not_found(request: Request) -> JSONResponse:
     """404 with 20404."""
     return error(404, 20404, f"The requested resource {request.url.path} was not found")
-
-
-def _date(moment: datetime | None) -> str | None:
-    return None if moment is None else format_datetime(moment)
-
-
-def as_json(call: Call) -> dict[str, Any]:
-    """A call as the API shows it."""
-    base = f"/{VERSION}/Accounts/{call.account.sid}/Calls/{call.sid}"
-    over = call.finished and call.answered_at is not None
-    return {
-        "sid": call.sid,
-        "account_sid": call.account.sid,
-        "parent_call_sid": None,
-        "from": call.plan.from_number,
-        "from_formatted": call.plan.from_number,
-        "to": call.number.phone_number,
-        "to_formatted": call.number.phone_number,
-        "phone_number_sid": call.number.sid,
-        "status": call.status,
-        "direction": "inbound",
-        "answered_by": None,
-        "start_time": _date(call.answered_at or call.created),
-        "end_time": _date(call.ended_at),
-        "duration": str(call.duration_s) if over else None,
-        "price": None,
-        "price_unit": "USD",
-        "queue_time": "0",
-        "caller_name": None,
-        "forwarded_from": None,
-        "trunk_sid": None,
-        "group_sid": None,
-        "annotation": None,
-        "api_version": VERSION,
-        "date_created": _date(call.created),
-        "date_updated": _date(call.ended_at or call.answered_at or call.created),
-        "uri": f"{base}.json",
-        "subresource_uris": {"recordings": f"{base}/Recordings.json", "streams": f"{base}/Streams.json"},
-    }
 
 
 def number_as_json(account: Account, number: Number) -> dict[str, Any]:
@@ -112,7 +76,7 @@ def number_as_json(account: Account, number: Number) -> dict[str, Any]:
 class Rest:
     """The web application, over the carrier's own books."""
 
-    def __init__(self, account: Account, calls: Mapping[str, Call], numbers: list[Number]) -> None:
+    def __init__(self, account: Account, calls: MutableMapping[str, Call], numbers: list[Number]) -> None:
         self._account, self._calls, self._numbers = account, calls, numbers
         self.updates: list[tuple[str, dict[str, str]]] = []
         """Every accepted update: the call and the fields."""
@@ -121,7 +85,7 @@ class Rest:
             routes=[
                 Route(f"{base}.json", self._guarded(self._show_account)),
                 Route(f"{base}/Calls.json", self._guarded(self._list)),
-                Route(f"{base}/Calls/{{sid}}.json", self._guarded(self._call), methods=["GET", "POST"]),
+                Route(f"{base}/Calls/{{sid}}.json", self._guarded(self._call), methods=["GET", "POST", "DELETE"]),
                 Route(f"{base}/IncomingPhoneNumbers.json", self._guarded(self._list_numbers)),
                 Route("/{rest:path}", self._guarded(self._nothing), methods=["GET", "POST", "DELETE"]),
             ]
@@ -155,12 +119,12 @@ class Rest:
         return JSONResponse(shown | {"uri": request.url.path})
 
     async def _list(self, request: Request) -> Response:
-        wanted = {"to": "To", "from": "From", "status": "Status", "parent_call_sid": "ParentCallSid"}
-        calls = [as_json(call) for call in list(self._calls.values())[::-1]]
-        for key, name in wanted.items():
-            if (value := request.query_params.get(name)) is not None:
-                calls = [call for call in calls if call[key] == value]
-        return self._page(request, "calls", calls)
+        try:
+            fits = books.asked_for(request.query_params)
+        except ValueError as fault:
+            return error(400, 20001, str(fault))
+        entries = [entry for call in list(self._calls.values())[::-1] for entry in books.entries(call)]
+        return self._page(request, "calls", [entry for entry in entries if fits(entry)])
 
     async def _list_numbers(self, request: Request) -> Response:
         wanted = request.query_params.get("PhoneNumber")
@@ -168,20 +132,49 @@ class Rest:
         return self._page(request, "incoming_phone_numbers", [number_as_json(self._account, it) for it in numbers])
 
     def _page(self, request: Request, name: str, items: list[dict[str, Any]]) -> Response:
-        size = int(request.query_params.get("PageSize", "50"))
+        """A page, which begins behind the item that the last page ended with: what came since moves nothing."""
+        asked = request.query_params
+        if not (asked.get("PageSize", "50").isdecimal() and asked.get("Page", "0").isdecimal()):
+            return error(400, 20001, "Invalid PageSize or Page")
+        size, page, begin = min(max(1, int(asked.get("PageSize", "50"))), MOST_ON_A_PAGE), int(asked.get("Page", "0")), 0
+        if (token := asked.get("PageToken")) is not None:
+            begin = next((at for at, item in enumerate(items, 1) if token == f"PA{item['sid']}"), len(items))
+        shown = items[begin : begin + size]
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        page = {"page": 0, "page_size": size, "start": 0, "end": max(0, len(items[:size]) - 1), "uri": here}
-        links = {"first_page_uri": here, "next_page_uri": None, "previous_page_uri": None}
-        return JSONResponse({name: items[:size]} | page | links)
+        rest = [(key, value) for key, value in asked.multi_items() if key not in ("Page", "PageToken", "PageSize")]
+        first = f"{request.url.path}?{urlencode([*rest, ('PageSize', size), ('Page', 0)])}"
+        more = f"{request.url.path}?{urlencode([*rest, ('PageSize', size), ('Page', page + 1)])}"
+        links = {
+            "first_page_uri": first,
+            "next_page_uri": f"{more}&PageToken=PA{shown[-1]['sid']}" if begin + size < len(items) else None,
+            "previous_page_uri": None,  # nobody here reads backwards
+        }
+        about = {"page": page, "page_size": size, "start": page * size, "end": page * size + max(0, len(shown) - 1), "uri": here}
+        return JSONResponse({name: shown} | about | links)
 
     async def _call(self, request: Request) -> Response:
-        call = self._calls.get(request.path_params["sid"])
+        sid = request.path_params["sid"]
+        call = self._calls.get(sid)
         if call is None:
-            return not_found(request)
+            return self._leg(request, sid)
         if request.method == "GET":
-            return JSONResponse(as_json(call))
+            return JSONResponse(books.call_as_json(call))
+        if request.method == "DELETE":
+            if not call.finished:
+                return error(400, 20001, "a call that is not over cannot be deleted")
+            del self._calls[sid]
+            return Response(status_code=204)
         fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
         return self._update(call, fields)
+
+    def _leg(self, request: Request, sid: str) -> Response:
+        """A dialed leg is looked at here, and steered by its call's document alone."""
+        found = [(call, leg) for call in self._calls.values() for leg in call.legs if leg.sid == sid]
+        if not found:
+            return not_found(request)
+        if request.method != "GET":
+            return error(400, 21220, "Call is not in-progress. Cannot redirect.")
+        return JSONResponse(books.leg_as_json(*found[0]))
 
     def _update(self, call: Call, fields: dict[str, str]) -> Response:
         if call.finished:
@@ -204,7 +197,7 @@ class Rest:
             return error(400, 20001, "nothing to update")
         self.updates.append((call.sid, fields))
         call.tell("updated", {"fields": sorted(fields)})
-        return JSONResponse(as_json(call))
+        return JSONResponse(books.call_as_json(call))
 
 
 class Server(uvicorn.Server):

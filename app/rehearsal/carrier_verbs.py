@@ -9,6 +9,7 @@ import asyncio
 import io
 import secrets
 import wave
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,24 +102,28 @@ async def dial(call: Call, verb: twiml.Dial) -> list[tuple[str, str]]:
     record: dict[str, object] = {"number": verb.number, "leg_sid": child, "outcome": plan.outcome}
     call.dialed.append(record)
     call.tell("dial", {"number": verb.number, "leg_sid": child})
-    leg = _Leg(call, verb, child)
-    leg.report("initiated", "initiated")
-    leg.report("ringing", "ringing")
-    ring_ms = min(plan.ring_ms, verb.timeout_ms)
-    if call.answered_at is None:  # `answerOnBridge`: the caller's own telephone still rings
-        await asyncio.sleep(ring_ms / 1_000)
-    elif ring_ms:
-        await call.play(_ringback(ring_ms))
-    answered = plan.outcome == "answered"
-    talked_ms = 0
-    if answered:
-        call.answer()
-        call.tell("dial_answered", {"number": verb.number})
-        leg.report("answered", "in-progress")
-        talked_ms = await _talk(call, plan)
-    status = "completed" if answered else plan.outcome
-    record["talked_ms"] = talked_ms
-    leg.report("completed", status, -(-talked_ms // 1_000))
+    leg = Leg(call, verb, child)
+    call.legs.append(leg)
+    try:
+        leg.report("initiated", "initiated")
+        leg.report("ringing", "ringing")
+        ring_ms = min(plan.ring_ms, verb.timeout_ms)
+        if call.answered_at is None:  # `answerOnBridge`: the caller's own telephone still rings
+            await asyncio.sleep(ring_ms / 1_000)
+        elif ring_ms:
+            await call.play(_ringback(ring_ms))
+        answered = plan.outcome == "answered"
+        talked_ms = 0
+        if answered:
+            call.answer()
+            call.tell("dial_answered", {"number": verb.number})
+            leg.report("answered", "in-progress")
+            talked_ms = await _talk(call, plan)
+        status = "completed" if answered else plan.outcome
+        record["talked_ms"] = talked_ms
+        leg.report("completed", status, -(-talked_ms // 1_000))
+    finally:
+        leg.drop()  # if the document was abandoned
     call.tell("dial_ended", {"number": verb.number, "status": status})
     fields = [("DialCallStatus", status), ("DialCallSid", child), ("DialBridged", "true" if answered else "false")]
     return [*fields, ("DialCallDuration", str(-(-talked_ms // 1_000)))] if answered else fields
@@ -135,18 +140,34 @@ async def _talk(call: Call, plan: DialPlan) -> int:
     return (call.line.now - began) // BYTES_PER_MS
 
 
-class _Leg:
-    """Status callbacks of a dialed leg, for the events that the document asked for."""
+class Leg:
+    """A dialed leg: what the books say of it, and its status callbacks, for the events that the document asked for."""
 
     def __init__(self, call: Call, verb: twiml.Dial, sid: str) -> None:
-        self._call, self._verb, self._sid, self._sequence = call, verb, sid, 0
+        self.sid, self.to, self.caller = sid, verb.number, verb.caller_id or call.plan.from_number
+        self.status = "queued"
+        self.created = datetime.now(UTC)
+        self.answered_at: datetime | None = None
+        self.ended_at: datetime | None = None
+        self._call, self._verb, self._sequence = call, verb, 0
+
+    def drop(self) -> None:
+        """End it, if it has not ended."""
+        if self.ended_at is None:
+            self.status = "canceled" if self.answered_at is None else "completed"
+            self.ended_at = datetime.now(UTC)
 
     def report(self, event: str, status: str, seconds: int = 0) -> None:
+        """It has come so far; whoever asked for it is told."""
+        self.status = status
+        if event == "answered":
+            self.answered_at = datetime.now(UTC)
+        elif event == "completed":
+            self.ended_at = datetime.now(UTC)
         sequence, self._sequence = self._sequence, self._sequence + 1
         if self._verb.status is None or event not in self._verb.status_events:
             return
-        caller = self._verb.caller_id or self._call.plan.from_number
-        fields = forms.standard(self._call.account.sid, self._sid, status, caller, self._verb.number)
+        fields = forms.standard(self._call.account.sid, self.sid, status, self.caller, self._verb.number)
         fields = [(name, "outbound-dial" if name == "Direction" else value) for name, value in fields]
         fields.append(("ParentCallSid", self._call.sid))
         self._call.courier.send(self._verb.status, forms.status(fields, seconds, sequence))
