@@ -5,13 +5,17 @@ a second one would tear down the stream that the first has opened.
 Rule 2: a call that is already over is no failure: the answer is False.
 Rule 3: every request has a time limit. An answer that is no JSON object is `BadCarrierMessage`.
 Rule 4: nothing from outside becomes part of an address unless it has the shape of a sid.
+Rule 5: a list is read page by page, from the same host only, and its end is said: reached, or given up.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import anyio
 import httpx2
@@ -25,6 +29,12 @@ TRIES = 3
 FIRST_PAUSE_S = 0.2
 # An account with more numbers than this is looked through by a person.
 MAX_PAGES = 20
+CALLS_PER_PAGE = 500
+# A million calls in one question. A list that goes on behind that, or in a circle, is given up, and `CallLog.cut_off` says so.
+MAX_LOG_PAGES = 2_000
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
+CURRENCY = re.compile(r"[A-Za-z]{3}")
+MOST = Decimal(1_000_000)
 
 
 class CarrierUnreachable(CarrierRefused):
@@ -42,7 +52,7 @@ class CarrierUnreachable(CarrierRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarrierCall:
-    """A call as the carrier has it. `duration_s` is None until it has ended."""
+    """A call as the carrier has it. `duration_s` is answered seconds; None until it has ended, and where nobody answered."""
 
     sid: str
     status: str
@@ -51,6 +61,24 @@ class CarrierCall:
     answered_by: str | None = None
     from_: str = field(default="", repr=False)
     to: str = field(default="", repr=False)
+    parent_call_sid: str | None = None
+    """The call whose document dialled this one: then it is a leg of that call."""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    """Moments in UTC, whole seconds."""
+    price: Decimal | None = None
+    """What the connection costs, a positive number; None until the carrier has rated it, minutes after the end (Twilio's
+    documentation). Streams and speech are billed beside it.
+    """
+    price_unit: str | None = None
+    """ISO 4217."""
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended, as far as the carrier tells; None for one that has no time at all."""
+        if self.end_time is not None or self.start_time is None:
+            return self.end_time
+        return self.start_time + timedelta(seconds=self.duration_s or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +96,47 @@ class NumberConfiguration:
     voice_application_sid: str = ""
     """If set, the carrier ignores the number's own addresses (Twilio's documentation)."""
     trunk_sid: str = ""
+
+
+class CallLog:
+    """The carrier's list of calls, read page by page as it is iterated over: the newest first, one page in memory.
+
+    Calls that begin meanwhile may make one appear twice.
+    """
+
+    def __init__(self, carrier: "Carrier", first_page: str, since: datetime, until: datetime) -> None:
+        self._carrier, self._first_page = carrier, first_page
+        self._since, self._until = since, until
+        self.pages = 0
+        self.malformed = 0
+        """Entries that cannot be placed: no object, no sid, or a time that is none. They are left out."""
+        self.cut_off = False
+        """The list went on, and was not followed: behind `MAX_LOG_PAGES`, or to another host."""
+
+    async def __aiter__(self) -> AsyncIterator[CarrierCall]:
+        """Every call that began (or, without a beginning, ended) in `since <= moment < until`.
+
+        Raises:
+            CarrierRefused: the carrier said no, or nothing.
+            BadCarrierMessage: a page holds no list of calls.
+        """
+        next_page: str | None = self._first_page
+        while next_page is not None:
+            if self.pages == MAX_LOG_PAGES:
+                self.cut_off = True
+                return
+            page = await self._carrier.page(next_page)
+            self.pages += 1
+            for entry in _entries(page):
+                call = _listed(entry)
+                if call is None:
+                    self.malformed += 1
+                    continue
+                moment = call.start_time or call.end_time
+                if moment is not None and self._since <= moment < self._until:
+                    yield call
+            next_page = self._carrier.next_page(page)
+            self.cut_off = next_page is None and bool(page.get("next_page_uri"))
 
 
 class Carrier:
@@ -110,15 +179,24 @@ class Carrier:
             if _already_over(refused):
                 return None
             raise
-        return CarrierCall(
-            sid=str(found.get("sid") or sid),
-            status=str(found.get("status") or ""),
-            direction=str(found.get("direction") or ""),
-            duration_s=_seconds(found.get("duration")),
-            answered_by=found.get("answered_by") or None,
-            from_=str(found.get("from") or ""),
-            to=str(found.get("to") or ""),
-        )
+        return _call({"sid": sid, **found})
+
+    def calls(self, since: datetime, until: datetime) -> CallLog:
+        """Iterate over the calls that began in `since <= start < until`, both with a time zone; see `CallLog`.
+
+        The carrier filters by dates, and "on or before midnight of this date" can be read in two ways (Twilio's documentation): so
+        a day more is asked for, and what is outside is left out here.
+        """
+        first, last = since.astimezone(UTC).date(), until.astimezone(UTC).date() + timedelta(days=1)
+        asked = {"StartTime>": first.isoformat(), "StartTime<": last.isoformat(), "PageSize": CALLS_PER_PAGE}
+        return CallLog(self, f"{self._account}/Calls.json?{urlencode(asked)}", since, until)
+
+    async def legs(self, sid: str) -> list[CarrierCall]:
+        """The calls that a document of this call dialled, 100 at most; what cannot be read is left out. Raises `CarrierRefused`."""
+        if not CALL_SID.fullmatch(sid):
+            raise ValueError("not a call sid")
+        page = await self.page(f"{self._account}/Calls.json?ParentCallSid={sid}&PageSize=100")
+        return [call for entry in _entries(page) if (call := _listed(entry)) is not None]
 
     async def number_configuration(self) -> list[NumberConfiguration]:
         """All numbers of the account and the addresses they call. Raises `CarrierRefused`."""
@@ -126,13 +204,25 @@ class Carrier:
         next_page: str | None = f"{self._account}/IncomingPhoneNumbers.json?PageSize=200"
         pages = 0
         while next_page is not None and (pages := pages + 1) <= MAX_PAGES:
-            page = await self._ask("GET", next_page)
+            page = await self.page(next_page)
             for row in page.get("incoming_phone_numbers") or ():
                 given = {name: str(row.get(name) or "") for name in NumberConfiguration.__slots__ if name != "number"}
                 methods = {name: given[name] or "POST" for name in given if name.endswith("_method")}
                 numbers.append(NumberConfiguration(number=str(row.get("phone_number") or ""), **{**given, **methods}))
-            next_page = self._next_page(page.get("next_page_uri"))
+            next_page = self.next_page(page)
         return numbers
+
+    async def page(self, address: str) -> dict[str, Any]:
+        """One page of a list, at an address that `next_page` or this class made. Raises `CarrierRefused`, `BadCarrierMessage`."""
+        return await self._ask("GET", address)
+
+    def next_page(self, page: Mapping[str, Any]) -> str | None:
+        """The address of the page behind that one, only if it is on the same host: the password goes with it."""
+        uri = page.get("next_page_uri")
+        if not isinstance(uri, str) or not uri:
+            return None
+        address = urljoin(self._api_url + "/", uri)
+        return address if urlsplit(address)[:2] == urlsplit(self._api_url)[:2] else None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -148,13 +238,6 @@ class Carrier:
         if not CALL_SID.fullmatch(sid):
             raise ValueError("not a call sid")
         return f"{self._account}/Calls/{sid}.json"
-
-    def _next_page(self, uri: Any) -> str | None:
-        """The next page, only if it is on the same host: the password goes with it."""
-        if not isinstance(uri, str) or not uri:
-            return None
-        address = urljoin(self._api_url + "/", uri)
-        return address if urlsplit(address)[:2] == urlsplit(self._api_url)[:2] else None
 
     async def _update(self, sid: str, change: Mapping[str, str], *, again: bool = True) -> bool:
         try:
@@ -205,6 +288,63 @@ def _not_carried_out(refused: CarrierRefused) -> bool:
     return refused.status == 429 or (isinstance(refused, CarrierUnreachable) and not refused.sent)
 
 
+def _entries(page: Mapping[str, Any]) -> list[Any]:
+    """What a page of calls lists. Without a list it is no such page, and not an empty one."""
+    entries = page.get("calls")
+    if not isinstance(entries, list):
+        raise BadCarrierMessage("list of calls")
+    return entries
+
+
+def _listed(entry: Any) -> CarrierCall | None:
+    """An entry of a list; None if it cannot be placed."""
+    if not isinstance(entry, dict) or not CALL_SID.fullmatch(str(entry.get("sid") or "")):
+        return None
+    call = _call(entry)
+    unreadable = (entry.get("start_time") and call.start_time is None) or (entry.get("end_time") and call.end_time is None)
+    return None if unreadable else call
+
+
+def _call(found: Mapping[str, Any]) -> CarrierCall:
+    """A call as the API shows it. What is there and cannot be read counts as not there."""
+    price_unit = str(found.get("price_unit") or "")
+    return CarrierCall(
+        sid=str(found.get("sid") or ""),
+        status=str(found.get("status") or ""),
+        direction=str(found.get("direction") or ""),
+        duration_s=_seconds(found.get("duration")),
+        answered_by=found.get("answered_by") or None,
+        from_=str(found.get("from") or ""),
+        to=str(found.get("to") or ""),
+        parent_call_sid=found.get("parent_call_sid") or None,
+        start_time=_moment(found.get("start_time")),
+        end_time=_moment(found.get("end_time")),
+        price=_price(found.get("price")),
+        price_unit=price_unit.upper() if CURRENCY.fullmatch(price_unit) else None,
+    )
+
+
 def _seconds(value: Any) -> int | None:
     """The carrier writes durations as text, empty for a call that has none."""
-    return int(value) if str(value or "").isdecimal() else None
+    text = "" if value is None else str(value)
+    return int(text) if WHOLE_NUMBER.fullmatch(text) else None
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time of RFC 2822. One without a zone is in UTC, as that standard says of `-0000`."""
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        found = parsedate_to_datetime(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _price(value: Any) -> Decimal | None:
+    """The carrier writes a charge as a negative number in text: the sign says that it is one."""
+    try:
+        price = abs(Decimal(str(value)))
+    except InvalidOperation:
+        return None
+    return price if price < MOST else None
