@@ -118,7 +118,7 @@ def test_no_file_holds_a_registry_or_a_path_of_one_machine():
     assert found == []
 
 
-@pytest.mark.parametrize("script", ["run", "test", "setup", "check", "lock", "bench"])
+@pytest.mark.parametrize("script", ["run", "test", "setup", "check", "lock", "bench", "jobs-killed"])
 def test_a_script_starts_and_can_be_read_by_its_shell(script: str):
     path = ROOT / "scripts" / script
     assert path.stat().st_mode & stat.S_IXUSR
@@ -133,7 +133,7 @@ def test_the_gate_starts():
 
 def test_the_procfile_calls_commands_that_there_are():
     called = re.findall(r"^\w+: callrow (\w+)", (ROOT / "Procfile").read_text("utf-8"), re.MULTILINE)
-    assert called == ["migrate", "serve"]
+    assert called == ["migrate", "serve", "jobs"]
     assert set(called) <= set(COMMANDS)
 
 

@@ -1,8 +1,6 @@
-"""`callrow serve`: the service under uvicorn's own supervisor (app/cli/supervisor.py), also with one worker.
+"""`callrow serve`: the service under uvicorn's own supervisor (app/cli/supervisor.py), also with one worker; a jobs process beside.
 
-Rule 1: what an operator can put right is found before the first worker starts: settings, agents, an empty database, a port in use.
-Rule 2: what uvicorn and the libraries log is a line of ours, with the fault's name and place and never its words, which may be
-private.
+Rule: what an operator can put right is found before the first worker starts: settings, agents, an empty database, a port in use.
 """
 
 import errno
@@ -19,6 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app import logs
 from app.cli import reading
+from app.cli.lines import LOGGING
 from app.cli.supervisor import Supervisor
 from app.errors import BadSetting, CallrowError, OurFault, StoreUnavailable
 from app.settings import Settings
@@ -51,17 +50,18 @@ class PortTaken(OurFault):
 @click.option("--host", help="Address to listen on; overrides HOST.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on, 0 for a free one; overrides PORT.")
 @click.option("--workers", type=click.IntRange(1, 64), help="Web processes; overrides WORKERS. More than one needs PostgreSQL.")
-def serve(host: str | None, port: int | None, workers: int | None) -> None:
-    """Answer calls, until told to stop."""
+@click.option("--no-jobs", is_flag=True, help="No jobs process beside the workers: where `callrow jobs` runs by itself.")
+def serve(host: str | None, port: int | None, workers: int | None, no_jobs: bool) -> None:
+    """Answer calls, and do what comes after them, until told to stop."""
     # The workers read the environment for themselves: an option becomes part of it.
     for name, value in (("HOST", host), ("PORT", port), ("WORKERS", workers)):
         if value is not None:
             os.environ[name] = str(value)
-    sys.exit(run(reading.settings()))
+    sys.exit(run(reading.settings(), jobs=not no_jobs))
 
 
-def run(settings: Settings) -> int:
-    """Serve until told to stop.
+def run(settings: Settings, *, jobs: bool = True) -> int:
+    """Serve until told to stop, with a jobs process beside the workers or without.
 
     Returns:
         The exit code: 0 after a stop that was asked for, 1 if the workers could not start.
@@ -84,7 +84,7 @@ def run(settings: Settings) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's pool of threads would fight the audio loop for the cores
     with listen(settings.host, settings.port) as listening:
         log.info("listening", address=f"{settings.host}:{listening.getsockname()[1]}", workers=settings.workers)
-        supervisor = Supervisor(config(settings), [listening])
+        supervisor = Supervisor(config(settings), [listening], jobs=jobs)
         logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # of the parent alone: deaths and restarts
         supervisor.run()
     return 1 if supervisor.failed else 0
@@ -165,32 +165,3 @@ def worker() -> Any:
     except Exception:
         traceback.print_exc()
         raise SystemExit(STARTUP_FAILURE) from None
-
-
-class OurLines(logging.Handler):
-    """Rule 2: what the libraries log, as our own lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        values: dict[str, Any] = {"source": record.name}
-        if record.exc_info and record.exc_info[1] is not None:
-            values |= {"fault": type(record.exc_info[1]).__name__, "at": _where(record.exc_info[1])}
-            log.log(record.levelno, "a library reports a fault", **values)
-        else:
-            # uvicorn's own sentences name processes and settings. Those of others may hold what passed through them.
-            words = record.getMessage() if record.name.startswith("uvicorn") else str(record.msg)
-            log.log(record.levelno, words.splitlines()[0] if words else "", **values)
-
-
-def _where(fault: BaseException | None) -> str:
-    frames = traceback.extract_tb(fault.__traceback__) if fault is not None else []
-    return " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-6:])
-
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"ours": {"class": "app.cli.serve.OurLines"}},
-    "root": {"handlers": ["ours"], "level": "WARNING"},
-    "loggers": {"uvicorn": {"level": "WARNING"}},
-}

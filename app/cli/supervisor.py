@@ -1,13 +1,15 @@
-"""uvicorn's own supervisor and its workers, with what a telephone needs beside.
+"""uvicorn's own supervisor and its workers, with what a telephone needs beside, and the jobs process.
 
-The parent holds the listening socket and does nothing else: it starts a worker again that died, and rolls them on SIGHUP. Callers
+The parent holds the listening socket and does nothing else: it starts a process again that died, and rolls them on SIGHUP. Callers
 who arrive meanwhile wait in the socket's queue.
 
 Rule 1: SIGTERM, or Ctrl-C, lets live calls end (app/main.py drains); a second one ends them now. So a worker is in a process group
 of its own, where a terminal's Ctrl-C reaches the parent alone, and the parent passes the second one on.
-Rule 2: no worker outlives its parent, however that died: it would hold the port against the next one.
+Rule 2: no process outlives its parent, however that died: a worker would hold the port against the next one.
 Rule 3: a worker that has been replaced takes no new connection, from its first moment on: it would turn new callers away while the
 one that replaced it stands idle. And the parent does not wait for its calls to end: it has others to look after.
+Rule 4: the jobs process comes after the workers and takes no time from them: it starts when they serve, and yields the processor to
+them. It ends after them, when their last rows are written. Without it calls are answered all the same.
 """
 
 import asyncio
@@ -16,9 +18,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
 
-from uvicorn.config import STARTUP_FAILURE
+from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app import logs
@@ -28,6 +32,14 @@ log = logs.logger("server")
 PR_SET_PDEATHSIG = 1
 REPLACED = signal.SIGUSR1
 """The parent to a worker: take no new connection."""
+JOBS = (sys.executable, "-P", "-m", "app.cli", "jobs")
+JOBS_NICENESS = 5
+JOBS_END_WITHIN_S = 30.0
+"""Longer than they give to what they have under way."""
+JOBS_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Before a jobs process that died is started again: the first time, the second, and so on."""
+JOBS_SOUND_AFTER_S = 60.0
+"""Having lived so long it starts with the first pause again."""
 
 
 class Worker(multiprocess.Process):
@@ -63,6 +75,79 @@ class Worker(multiprocess.Process):
 multiprocess.Process = Worker  # type: ignore[misc]
 
 
+class JobsProcess:
+    """The jobs process, as its parent knows it: looked at often, waited for only at the end."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._deaths = 0
+        self._retired: list[tuple[subprocess.Popen[bytes], float]] = []
+
+    def look(self) -> None:
+        """Start it if it is not there, after a pause that grows with every death; end those that were replaced and do not end."""
+        now = time.monotonic()
+        self._retired = [(old, until) for old, until in self._retired if old.poll() is None]
+        for old, until in self._retired:
+            if now > until:
+                old.kill()
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._deaths = 0 if now - self._started_at > JOBS_SOUND_AFTER_S else self._deaths
+            pause = JOBS_PAUSES_S[min(self._deaths, len(JOBS_PAUSES_S) - 1)]
+            self._deaths += 1
+            log.error("the jobs process died; it is started again", code=code, pause_s=pause)
+            self._process, self._start_at = None, now + pause
+        if self._process is None and now >= self._start_at:
+            self._process, self._started_at = _start_jobs(), now
+
+    def replace(self) -> None:
+        """A new one at once; on SQLite it waits for the old one's end by itself."""
+        if self._process is not None:
+            self._process.terminate()
+            self._retired.append((self._process, time.monotonic() + JOBS_END_WITHIN_S))
+        self._process, self._start_at, self._deaths = None, 0.0, 0
+        self.look()
+
+    def tell(self) -> None:
+        """To end: in order the first time, at once the second."""
+        for process in self._all():
+            process.terminate()
+
+    def ended(self, within_s: float) -> bool:
+        """Whether it has ended, after waiting for so long."""
+        end = time.monotonic() + within_s
+        for process in self._all():
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                return False
+        return True
+
+    def kill(self) -> None:
+        """What did not end by itself."""
+        for process in self._all():
+            process.kill()
+            process.wait()
+
+    def _all(self) -> list[subprocess.Popen[bytes]]:
+        processes = [old for old, _ in self._retired] + ([self._process] if self._process is not None else [])
+        return [process for process in processes if process.poll() is None]
+
+
+def _start_jobs() -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def prepare() -> None:
+        die_with_parent()
+        if os.getppid() != parent:  # it died before we could ask to be told
+            os._exit(1)
+        os.nice(JOBS_NICENESS)
+
+    # A process group of its own, as rule 1 has it for workers. Nobody else runs in the parent: it may prepare its child.
+    return subprocess.Popen(JOBS, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=prepare)  # noqa: S603
+
+
 class Supervisor(Multiprocess):
     """The parent."""
 
@@ -70,10 +155,17 @@ class Supervisor(Multiprocess):
     """It stopped because nothing would start, and not because it was told to."""
     _told = False
 
+    def __init__(self, config: Config, sockets: list[socket.socket], *, jobs: bool) -> None:
+        super().__init__(config, sockets)
+        self._retired: list[multiprocess.Process] = []
+        self._jobs = JobsProcess() if jobs else None
+        self._served = False
+
     def run(self) -> None:
         """Serve until told to stop, or until nothing starts any more."""
-        self._retired: list[multiprocess.Process] = []
         super().run()
+        if self._jobs is not None:
+            self._end_jobs(self._jobs)
 
     def handle_term(self) -> None:
         """SIGTERM."""
@@ -85,7 +177,7 @@ class Supervisor(Multiprocess):
         self.handle_term()
 
     def restart_all(self) -> None:
-        """SIGHUP: each worker is replaced by a new one, first up, then the old one told; rule 3."""
+        """SIGHUP: each worker is replaced by a new one, first up, then the old one told; rule 3. The jobs process after them."""
         for place, old in enumerate(self.processes):
             new = Worker(self.config, self.sockets)
             new.start()
@@ -98,11 +190,17 @@ class Supervisor(Multiprocess):
             _tell(old, REPLACED)
             old.terminate()
             self._retired.append(old)
+        if self._jobs is not None:
+            self._jobs.replace()
 
     def keep_subprocess_alive(self) -> None:
         """Replace who has died, and forget who has left."""
         self._retired = [process for process in self._retired if process.process.is_alive()]
         super().keep_subprocess_alive()
+        if self._jobs is not None and not self.should_exit.is_set():
+            self._served = self._served or all(process.is_ready() for process in self.processes)
+            if self._served:  # rule 4
+                self._jobs.look()
 
     def join_all(self) -> None:
         """Wait for the workers, who wait for their calls; a signal now is the second one, and theirs."""
@@ -110,10 +208,26 @@ class Supervisor(Multiprocess):
         everybody = [*self.processes, *self._retired]
         while alive := [process for process in everybody if process.process.is_alive()]:
             alive[0].process.join(0.2)
-            if {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
+            if self._told_again():
                 for process in alive:
                     _tell(process, signal.SIGTERM)
-            self.signal_queue.clear()
+            if self._jobs is not None and self._served:
+                self._jobs.look()  # calls that end now want their rows as well
+
+    def _end_jobs(self, jobs: JobsProcess) -> None:
+        jobs.tell()
+        end = time.monotonic() + JOBS_END_WITHIN_S
+        while not jobs.ended(within_s=0.2):
+            if self._told_again():
+                jobs.tell()
+            if time.monotonic() > end:
+                log.error("the jobs process does not end; it is killed")
+                jobs.kill()
+
+    def _told_again(self) -> bool:
+        told = bool({signal.SIGTERM, signal.SIGINT} & set(self.signal_queue))
+        self.signal_queue.clear()
+        return told
 
 
 def _tell(process: multiprocess.Process, number: signal.Signals) -> None:
