@@ -23,6 +23,8 @@ COMMANDS = {
     "replay": "app.cli.replay:replay_command",
     "show": "app.cli.data:show",
     "agents": "app.cli.data:agents",
+    "evaluate": "app.cli.evaluating:evaluate",
+    "rescore": "app.cli.rescoring:rescore",
     "example": "app.cli.data:example",
 }
 

@@ -5,6 +5,7 @@ Here it is only looked at. `Judgements.apply` and `Judgements.withdraw` change t
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -71,6 +72,26 @@ def not_in_force(batch: str) -> sa.Select[Any]:
         )
         .order_by(readings.c.call_id)
     )
+
+
+async def not_read(
+    database: Database, batch: str, *, since: datetime | None = None, until: datetime | None = None, limit: int | None = None
+) -> list[str]:
+    """Calls that began from `since` to before `until` and that this batch has not read yet, the newest first, at most `limit`.
+
+    Of calls whose first reading is still to come, or was given up, there is nothing to score anew.
+    """
+    known = sa.select(readings.c.id).where(readings.c.call_id == calls.c.call_id, readings.c.batch == batch)
+    query = sa.select(calls.c.call_id).where(
+        calls.c.state == RowState.FINAL, calls.c.analysis == AnalysisState.DONE, ~known.exists()
+    )
+    if since is not None:
+        query = query.where(calls.c.started_at >= since)
+    if until is not None:
+        query = query.where(calls.c.started_at < until)
+    query = query.order_by(calls.c.started_at.desc(), calls.c.call_id.desc()).limit(limit)
+    async with database.read("look for calls to be scored anew") as connection:
+        return list((await connection.execute(query)).scalars())
 
 
 async def differences(database: Database, batch: str) -> AsyncIterator[Difference]:

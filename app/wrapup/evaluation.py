@@ -99,8 +99,8 @@ class Report:
             if answer.verdict is not Verdict.RIGHT
         ]
 
-    def text(self) -> str:
-        """The report to be read."""
+    def text(self, part: str = "all") -> str:
+        """The report to be read; the matrices are those of `part`."""
         faults = Counter(result.fault for result in self.results if result.fault)
         lines = [
             f"analyzer {self.analyzer} ({', '.join(self.versions) or 'no version: no call was read'})",
@@ -111,11 +111,14 @@ class Report:
             *_grid([_HEAD, *(self._row(column) for column in COLUMNS)]),
         ]
         for column in MATRICES:
-            lines += ["", f"{column}, all calls: a row is what should stand there, a column what does", *self._matrix(column)]
+            title = (
+                f"{column}, {part if part == 'all' else f'the {part}'} calls: a row is what should stand there, a column what does"
+            )
+            lines += ["", title, *self._matrix(column, part)]
         return "\n".join(lines) + "\n"
 
-    def as_json(self) -> dict[str, Any]:
-        """The report as JSON can say it."""
+    def as_json(self, part: str = "all") -> dict[str, Any]:
+        """The report as JSON can say it; the mistakes are those of `part`."""
         return {
             "analyzer": self.analyzer,
             "versions": list(self.versions),
@@ -137,7 +140,7 @@ class Report:
             },
             "mistakes": [
                 {"call": call, "column": column, "expected": answer.expected, "got": answer.got, "verdict": answer.verdict.value}
-                for call, column, answer in self.mistakes("all")
+                for call, column, answer in self.mistakes(part)
             ],
         }
 
@@ -149,8 +152,8 @@ class Report:
         tally = self.tally(column, "all")
         return [*cells, *(str(tally[verdict]) for verdict in (Verdict.WRONG, Verdict.MISSED, Verdict.INVENTED))]
 
-    def _matrix(self, column: str) -> list[str]:
-        matrix = self.confusion(column, "all")
+    def _matrix(self, column: str, part: str) -> list[str]:
+        matrix = self.confusion(column, part)
         words = sorted({*matrix, *(word for row in matrix.values() for word in row)}, key=lambda word: (word == NULL, word))
         rows = [[word, *(str(matrix.get(word, {}).get(other, 0) or ".") for other in words)] for word in words]
         return _grid([["", *words], *rows])

@@ -18,6 +18,7 @@ from typing import Any
 from app.errors import StoreUnavailable
 from app.logs import logger, where
 from app.store.after_tables import AFTER_CALL
+from app.store.facts import utc_now
 from app.store.judgements import ForReading, Judgements, NewJudgement, NewReading
 from app.store.tables import AnalysisState
 from app.wrapup.claims import Errand, Mismatch, held, mismatches
@@ -65,7 +66,13 @@ class Reading:
     """
 
     def __init__(
-        self, judgements: Judgements, analyzer: Analyzer, lists: Lists, *, clock: Callable[[], datetime], dice: Callable[[], float]
+        self,
+        judgements: Judgements,
+        analyzer: Analyzer,
+        lists: Lists,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        dice: Callable[[], float],
     ) -> None:
         self._judgements, self._analyzer, self._lists = judgements, analyzer, lists
         self._clock, self._dice = clock, dice
