@@ -185,7 +185,11 @@ class BlindWord(sa.types.TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: str | int | None, dialect: Dialect) -> int | None:
-        return _SEALS.get(dialect, _NO_KEY).blind_word(value) if isinstance(value, str) else value
+        return self.kept(value, dialect) if isinstance(value, str) else value
+
+    def kept(self, word: str, dialect: Dialect) -> int:
+        """The number that stands for the word in that database."""
+        return _SEALS.get(dialect, _NO_KEY).blind_word(word)
 
 
 def to_json(value: Any) -> str:

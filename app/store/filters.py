@@ -1,0 +1,122 @@
+"""Which calls are meant: what an operator may narrow the list, an export and the reports down by.
+
+Rule 1: whatever stands in an address is a question and never an error: a word that no column can hold finds nothing.
+Rule 2: filters hold what is asked for as it was typed. It becomes a blind index or a blind word here, and no filter is logged.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store import search
+from app.store.engine import Database
+from app.store.tables import calls, tool_invocations
+
+ERRAND: sa.ColumnElement[str] = sa.literal_column("'errand'")
+"""Said in the statement itself and not beside it: only so does the index of errands serve every plan."""
+
+type Words = tuple[str | None, ...]
+"""Any of these; None is "not known". Empty: whatever it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """All that is given must hold. Bounds are inclusive, but for `until`."""
+
+    since: datetime | None = None
+    """Calls that began at that moment or later."""
+    until: datetime | None = None
+    """Calls that began before."""
+    outcome: Words = ()
+    end_reason: Words = ()
+    disposition: Words = ()
+    intent: Words = ()
+    sentiment: Words = ()
+    urgency: Words = ()
+    agent: Words = ()
+    analysis: Words = ()
+    state: Words = ()
+    lead_score_from: int | None = None
+    lead_score_to: int | None = None
+    latency_from_ms: int | None = None
+    """Of the call's 95th percentile."""
+    latency_to_ms: int | None = None
+    duration_from_ms: int | None = None
+    duration_to_ms: int | None = None
+    escalated: bool | None = None
+    needs_review: bool | None = None
+    barged_in: bool | None = None
+    """Whether the caller ever took the floor from the agent."""
+    number: str | None = field(default=None, repr=False)
+    """Either party's, with its country code, however it is punctuated."""
+    call_ids: tuple[str, ...] = ()
+    tool: str | None = None
+    """An errand by that name was asked for in the call."""
+    tool_status: Words = ()
+    """And it came to that; without `tool`, any errand."""
+    text: str | None = field(default=None, repr=False)
+    """Words that were said and heard or stand in the summary; see `search.py`."""
+
+
+AMONG = ("outcome", "end_reason", "disposition", "intent", "sentiment", "urgency", "agent", "analysis", "state")
+RANGES = {"lead_score": calls.c.lead_score, "latency": calls.c.latency_p95_ms, "duration": calls.c.duration_ms}
+
+
+async def conditions(connection: AsyncConnection, database: Database, filters: Filters) -> list[sa.ColumnElement[bool]]:
+    """What the filters ask of a row of `calls`. The words of a text are looked up for it."""
+    asked = [among(calls.c[name], getattr(filters, name)) for name in AMONG if getattr(filters, name)]
+    if filters.since is not None:
+        asked.append(calls.c.started_at >= filters.since)
+    if filters.until is not None:
+        asked.append(calls.c.started_at < filters.until)
+    for name, column in RANGES.items():
+        unit = "" if name == "lead_score" else "_ms"
+        lowest, highest = getattr(filters, f"{name}_from{unit}"), getattr(filters, f"{name}_to{unit}")
+        if lowest is not None:
+            asked.append(column >= sa.bindparam(None, _within_bigint(lowest), type_=sa.BigInteger))
+        if highest is not None:
+            asked.append(column <= sa.bindparam(None, _within_bigint(highest), type_=sa.BigInteger))
+    for flag in ("escalated", "needs_review"):
+        if (wanted := getattr(filters, flag)) is not None:
+            asked.append(calls.c[flag].is_(sa.true()) if wanted else calls.c[flag].is_(sa.false()))
+    if filters.barged_in is not None:
+        asked.append(calls.c.barge_ins > 0 if filters.barged_in else calls.c.barge_ins == 0)
+    if filters.number is not None:
+        index = database.blind_index(filters.number)
+        asked.append((calls.c.from_index == index) | (calls.c.to_index == index) if index else sa.false())
+    if filters.call_ids:
+        asked.append(calls.c.call_id.in_(filters.call_ids))
+    if filters.tool is not None or filters.tool_status:
+        asked.append(calls.c.call_id.in_(_with_tool(filters)))
+    if filters.text is not None and filters.text.strip():
+        asked.append(await search.matching(connection, filters.text))
+    return asked
+
+
+def among(column: sa.ColumnElement[Any], wanted: Words) -> sa.ColumnElement[bool]:
+    """One of these words (rule 1)."""
+    known = [word for word in wanted if word is not None]
+    if isinstance(column.type, sa.Enum):
+        known = [word for word in known if word in column.type.enums]
+    if not known:
+        return column.is_(None) if None in wanted else sa.false()
+    one = column == known[0] if len(known) == 1 else column.in_(known)
+    return one | column.is_(None) if None in wanted else one
+
+
+def _with_tool(filters: Filters) -> sa.Select[Any]:
+    which = sa.select(tool_invocations.c.call_id).where(tool_invocations.c.kind == ERRAND)
+    if filters.tool is not None:
+        which = which.where(tool_invocations.c.name == filters.tool)
+    if filters.tool_status:
+        which = which.where(among(tool_invocations.c.status, filters.tool_status))
+    if filters.since is not None:  # an errand of a call is not older than the call
+        which = which.where(tool_invocations.c.started_at >= filters.since)
+    return which
+
+
+def _within_bigint(number: int) -> int:
+    return max(-(2**63), min(2**63 - 1, number))

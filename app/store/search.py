@@ -1,0 +1,130 @@
+"""The one place where words are looked for: in what was said and heard, and in the summary.
+
+Rule 1: a call is found by whole words, all of them, in any order and in any case; accents, apostrophes and the 's of a name do not
+count. There is no search by a part of a word and none for phrases: that would need the text itself, and with a key it is sealed.
+Rule 2: kept is not the word but its `BlindWord`, alike with a key and without. With a key a copy of the database tells in how many
+calls the same unknown word occurs, and no more. The commonest words, by which one would guess the others, are not kept.
+Rule 3: a call is in here when its row is finished. `index_call` may be called again and again: what is in here afterwards is what
+the call's texts have in them now.
+Rule 4: a word of another key is never found. After a key has been set, `index_again` must run over the old calls.
+"""
+
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.engine import Database
+from app.store.private import BlindWord
+from app.store.tables import RowState, calls, search_tokens, utterances
+
+MOST_WORDS = 12
+"""Of a question; the rest is not looked at."""
+FEW = 4_000
+"""Calls that have a word. So many are found by the word; of more, the calls are walked in the order asked for, and each is asked
+for the word. There both ways cost about the same in a database of a million calls."""
+
+_NOT_KEPT = """
+a about all am an and any are as at be because been but by can could did do does for from get go going got had has have he her here
+hi him his how i id if ill im in is isnt it its ive just know let like me my now of oh ok okay on one or our out please really right
+say see she should so some sure than thank thanks that the their them then there these they this to too uh um up us very want was we
+well were what when where which who will with would yeah yes you your youre
+"""
+COMMON = frozenset(_NOT_KEPT.split())
+"""English words that are in nearly every call, so that nobody looks for them. They would be a third of what is kept."""
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+POSSESSIVE = re.compile("['’]s$")
+ACCENT = re.compile("[\u0300-\u036f]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]+")
+"""Scripts that write no space between words: there every pair of neighbours is a word."""
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words by which a text is found, each once, in order. Empty: there is none in it that is kept."""
+    plain = unicodedata.normalize("NFKC", ACCENT.sub("", unicodedata.normalize("NFKD", text.casefold())))
+    found = (part for match in WORD.finditer(plain) for part in _parts(match[0]))
+    return tuple(dict.fromkeys(word for word in found if word not in COMMON))
+
+
+def _parts(word: str) -> list[str]:
+    word = POSSESSIVE.sub("", word).replace("'", "").replace("’", "")
+    if not UNSPACED.search(word):
+        return [word]
+    spaced = [part for part in UNSPACED.split(word) if part]
+    return [*spaced, *(run[at : at + 2] for run in UNSPACED.findall(word) for at in range(max(1, len(run) - 1)))]
+
+
+async def index_call(connection: AsyncConnection, call_id: str, texts: Iterable[str | None] | None = None) -> None:
+    """Make a call findable by the words of its texts and by no others (rule 3), within the caller's transaction.
+
+    `texts` are read from the tables if they are not given: all that was heard, and the summary.
+    """
+    given = await texts_of(connection, call_id) if texts is None else texts
+    blind, dialect = BlindWord(), connection.dialect
+    wanted = {blind.kept(word, dialect) for text in given if text for word in words(text)}
+    mine = search_tokens.c.call_id == call_id
+    kept = set((await connection.execute(sa.select(search_tokens.c.token).where(mine))).scalars())
+    if kept - wanted:
+        gone = mine & (search_tokens.c.token == sa.bindparam("gone"))
+        await connection.execute(sa.delete(search_tokens).where(gone), [{"gone": token} for token in kept - wanted])
+    if wanted - kept:
+        insert = sqlite.insert(search_tokens) if dialect.name == "sqlite" else postgresql.insert(search_tokens)
+        await connection.execute(
+            insert.on_conflict_do_nothing(), [{"token": token, "call_id": call_id} for token in sorted(wanted - kept)]
+        )
+
+
+async def texts_of(connection: AsyncConnection, call_id: str) -> list[str | None]:
+    """Everything of a call that is searched, as it stands."""
+    heard = sa.select(utterances.c.heard).where(utterances.c.call_id == call_id)
+    summary = sa.select(calls.c.summary).where(calls.c.call_id == call_id)
+    return [*(await connection.execute(heard)).scalars(), *(await connection.execute(summary)).scalars()]
+
+
+async def index_again(database: Database, *, after: str = "", batch: int = 50) -> AsyncIterator[tuple[str, int]]:
+    """Index all finished calls anew, in the order of their names; for calls older than this table, and after a key was set.
+
+    Gives, after each committed batch, the last name and the number of calls: from there it may go on another time.
+    """
+    while True:
+        async with database.write("index the words of calls") as connection:
+            following = sa.select(calls.c.call_id).where(calls.c.call_id > after, calls.c.state == RowState.FINAL)
+            names = (await connection.execute(following.order_by(calls.c.call_id).limit(batch))).scalars().all()
+            for name in names:
+                await index_call(connection, name)
+        if not names:
+            return
+        after = names[-1]
+        yield after, len(names)
+
+
+async def matching(connection: AsyncConnection, text: str) -> sa.ColumnElement[bool]:
+    """The condition on `calls` that a call has all the words of a text. A text without any word that is kept is found nowhere."""
+    asked = words(text)[:MOST_WORDS]
+    if not asked:
+        return sa.false()
+    by_rarity = sorted([(await _calls_with(connection, word), word) for word in asked])
+    (fewest, rarest), *others = by_rarity
+    if fewest == 0:
+        return sa.false()
+    if fewest > FEW:
+        return sa.and_(*(_has(word, calls.c.call_id) for _, word in by_rarity))
+    # The limit excludes nothing. It keeps the planner from turning this around and walking all calls.
+    found = sa.select(search_tokens.c.call_id).where(search_tokens.c.token == rarest)
+    for _, word in others:
+        found = found.where(_has(word, search_tokens.c.call_id))
+    return calls.c.call_id.in_(found.limit(2 * FEW))
+
+
+def _has(word: str, call_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    token = search_tokens.alias()
+    return sa.exists().where(token.c.token == word, token.c.call_id == call_id)
+
+
+async def _calls_with(connection: AsyncConnection, word: str) -> int:
+    """In how many calls the word is; `FEW` + 1 for more."""
+    some = sa.select(search_tokens.c.call_id).where(search_tokens.c.token == word).limit(FEW + 1).subquery()
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one())
