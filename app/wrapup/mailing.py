@@ -31,6 +31,8 @@ log = logs.logger("wrapup")
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NO_TLS, LOGIN_REFUSED = "no STARTTLS", "login refused"
+ABOUT_US = (530, 534, 535, 538)
+"""Replies that want another login (RFC 4954, 6), whichever command they answer."""
 SMTPS, SUBMISSION, PLAIN = 465, 587, 25
 
 
@@ -146,15 +148,20 @@ class _Connection:
             refused = smtp.send_message(letter)
         except smtplib.SMTPRecipientsRefused as said:
             codes = [code for code, _ in said.recipients.values()]
-            again = [code for code in codes if code < 500]
+            again = [code for code in codes if not _for_good(code)]
             return Sent(status=(again or codes)[0], fault=REFUSED, final=not again)
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as said:
-            return Sent(status=said.smtp_code, fault=REFUSED, final=said.smtp_code >= 500)
+            return Sent(status=said.smtp_code, fault=REFUSED, final=_for_good(said.smtp_code))
         if refused:
             log.warning("mail reached some of its recipients only", refused=len(refused))
         with contextlib.suppress(OSError):  # the message is taken; how the server says goodbye changes nothing
             smtp.quit()
         return Sent(status=250)
+
+
+def _for_good(code: int) -> bool:
+    """Whether a reply to the message is the last word on it (rule 2)."""
+    return code >= 500 and code not in ABOUT_US
 
 
 def greeting_name(host: str) -> str:
