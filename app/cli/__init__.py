@@ -25,7 +25,14 @@ COMMANDS = {
     "agents": "app.cli.data:agents",
     "evaluate": "app.cli.evaluating:evaluate",
     "rescore": "app.cli.rescoring:rescore",
+    "reconcile": "app.cli.reconciling:reconcile",
+    "correct": "app.cli.correcting:correct",
+    "reviewed": "app.cli.correcting:reviewed",
+    "deliveries": "app.cli.deliveries:deliveries",
+    "resend": "app.cli.deliveries:resend",
+    "analyse": "app.cli.deliveries:analyse",
     "example": "app.cli.data:example",
+    "user": "app.cli.users:user",
 }
 
 
