@@ -1,4 +1,4 @@
-"""`callrow rescore`: read old calls with the analyzer and rubric of today, see what would change, and put it in force, or take it back.
+"""`callrow rescore`: read old calls with the analyzer and rubric of today, see what would change, put it in force, or take it back.
 
 Rule 1: what was said stands on standard output, how far it is on standard error.
 Rule 2: nothing comes into force without a yes: at the prompt, or by --apply. Nobody there to say it is a no.
