@@ -45,8 +45,8 @@ VERSION = "1"
 process of the old version."""
 EMBEDDED_EXECUTOR = "jobs"
 SCHEMA = "dbos"
-LONG_LOOK_S = 5.0
-"""Between two looks into the queue of what is in no hurry."""
+IN_NO_HURRY = 20
+"""So many times less often the queue of the comparisons is looked into."""
 PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0)
 """Seconds between tries of a step that cannot reach our database."""
 MOST_DEATHS = 10
@@ -189,7 +189,7 @@ class Jobs:
                     kind.value,
                     worker_concurrency=1 if alone else self._at_once,
                     global_concurrency=1 if alone else None,
-                    polling_interval_sec=LONG_LOOK_S if alone else self._look_s,
+                    polling_interval_sec=self._look_s * (IN_NO_HURRY if alone else 1),
                     on_conflict="always_update",
                 )
         except BaseException:
