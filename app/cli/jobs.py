@@ -12,6 +12,7 @@ is taken over by others.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging.config
 import os
 import random
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 
 import click
 
@@ -30,7 +32,9 @@ from app.errors import StoreUnavailable
 from app.settings import Settings
 from app.store import migrate
 from app.store.engine import Database
+from app.store.facts import utc_now
 from app.store.workers import Workers
+from app.twilio.carrier import Carrier
 from app.wrapup.jobs import Jobs, Work, alone, lock_file
 from app.wrapup.sweeper import Pace, Sweeper
 
@@ -40,6 +44,12 @@ GRACE_S = 10
 """For what is under way when told to stop."""
 LOOK_S = 1.0
 LONGEST_PAUSE_S = 30.0
+COMPARED = timedelta(days=1)
+"""So far back every comparison with the carrier looks: prices come hours after a call."""
+LONGEST_COMPARED = timedelta(days=7)
+"""And so far at most, when there has been none for longer; what is older is for `callrow reconcile`."""
+CARRIER_PATIENCE_S = 20.0
+"""A page of the log takes the carrier longer than an order to a call."""
 
 
 @click.command()
@@ -95,8 +105,31 @@ async def _work(settings: Settings, database: Database, *, with_carrier: bool) -
             judgements=judgements,
             deliveries=deliveries,
         )
+        if with_carrier and settings.reconcile_minutes:
+            account, token = settings.twilio_account_sid, settings.auth_tokens[0]
+            carrier = Carrier(account, token, settings.twilio_api_url, timeout_s=CARRIER_PATIENCE_S)
+            await opened.enter_async_context(carrier)
+            work = dataclasses.replace(work, reconcile=lambda: _compare(settings, database, carrier))
         roads = {"webhook": settings.webhook_url, "mail": settings.smtp_url, "chat": settings.chat_webhook_url}
-        yield work, {"analyzer": analyzer.name, "destinations": [road for road, where in roads.items() if where is not None]}
+        yield (
+            work,
+            {
+                "analyzer": analyzer.name,
+                "destinations": [road for road, where in roads.items() if where is not None],
+                "reconciles": work.reconcile is not None,
+            },
+        )
+
+
+async def _compare(settings: Settings, database: Database, carrier: Carrier) -> None:
+    """Our calls beside the carrier's since the last comparison, and again those of the last day."""
+    from app.store.reconciling import Reconciling
+    from app.wrapup.reconcile import Reconciler
+
+    now = utc_now()
+    last = await Reconciling(database).last()
+    since = now - COMPARED if last is None else min(now - COMPARED, last[1].until)
+    await Reconciler(database, carrier, settings).run(max(since, now - LONGEST_COMPARED), now)
 
 
 async def at_work(

@@ -40,6 +40,8 @@ LOOK_S = 0.2
 STOP_WITHIN_S = 10.0
 TRANSFER_TO = "sales=+15550100011,manager=+15550100012"
 """Numbers of the range for invented people; scenes that are put through know them."""
+DESTINATIONS = ("WEBHOOK_URL", "WEBHOOK_SECRET", "SMTP_URL", "CHAT_WEBHOOK_URL")
+"""Not set here, whatever the environment says: an invented call is told to nobody."""
 
 
 class NotInstalled(CallrowError):
@@ -137,6 +139,8 @@ async def stage(*, port: int = 0, database_url: str | None = None, host: str = "
                 "LOG_LEVEL": os.environ.get("LOG_LEVEL") or "warning",
                 "TRANSFER_TO": TRANSFER_TO,
                 "ANALYZER": "rules",
+                **dict.fromkeys(DESTINATIONS, ""),
+                "RECONCILE_MINUTES": "0",
             }
             settings = Settings.from_env({**reading.given(), **changes})
             await asyncio.to_thread(migrate.upgrade, url)
