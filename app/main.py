@@ -33,7 +33,7 @@ from app.tools.business import business_tools
 from app.tools.toolbox import Toolbox
 from app.twilio.signature import Signatures
 from app.twilio.token import StreamTokens
-from app.web import health, phone
+from app.web import console, health, phone
 from app.web.desk import Desk
 from app.web.guard import build
 
@@ -93,6 +93,7 @@ def application(settings: Settings) -> Starlette:
     )
 
     doors = phone.Phone(desk)
+    office = console.open_console(desk, database)
 
     async def reachable() -> str | None:
         async with database.read("see whether it is there"):
@@ -110,6 +111,7 @@ def application(settings: Settings) -> Starlette:
                 house.create_task(board.watch()),
                 house.create_task(doors.look_after()),
                 house.create_task(_beat(workers, worker, board)),
+                house.create_task(office.look_after()),
             ]
             with _draining(board, settings.drain_seconds):
                 # What is loaded now stays, and the collector need not walk it again: 12 to 14 % of the CPU when measured. What a
@@ -128,7 +130,7 @@ def application(settings: Settings) -> Starlette:
         await database.close()
 
     checks: dict[str, Callable[[], Awaitable[str | None]]] = {"database": reachable, "migrations": migrated}
-    routes = [*doors.routes(), *health.routes(desk, checks)]
+    routes = [*doors.routes(), *health.routes(desk, checks), *console.routes(office)]
     return build(routes, https=settings.public_url.startswith("https:"), lifespan=lifespan)
 
 

@@ -46,7 +46,7 @@ class Limits:
         async with self._database.write("count a try") as connection:
             if (await connection.execute(count.returning(kept))).first() is not None:
                 return None
-            due = (await connection.execute(sa.select(kept).where(sign_in_limits.c.key == hashed))).scalar_one()
+            due: int = (await connection.execute(sa.select(kept).where(sign_in_limits.c.key == hashed))).scalar_one()
         return max(1, -(-(due - latest) // 1_000))
 
     async def give_back(self, key: str, rate: Rate) -> None:
@@ -56,9 +56,14 @@ class Limits:
         async with self._database.write("give back a try") as connection:
             await connection.execute(sa.update(sign_in_limits).where(sign_in_limits.c.key == _hashed(key)).values(due_ms=less))
 
-    async def forget(self) -> int:
+    async def forget(self, key: str) -> None:
+        """As if nobody had tried."""
+        async with self._database.write("forget tries") as connection:
+            await connection.execute(sa.delete(sign_in_limits).where(sign_in_limits.c.key == _hashed(key)))
+
+    async def clear(self) -> int:
         """Strike out what is paid off; how many they were."""
-        async with self._database.write("forget old tries") as connection:
+        async with self._database.write("clear old tries") as connection:
             return (await connection.execute(sa.delete(sign_in_limits).where(sign_in_limits.c.due_ms < self._now()))).rowcount
 
     def _now(self) -> int:

@@ -42,6 +42,12 @@ class Policy(StrEnum):
     """Only the carrier: the upgrade is signed where the carrier signs it, and the stream's token decides."""
     PUBLIC = "public"
     """Anybody, on purpose."""
+    SIGNED_IN = "signed_in"
+    """Whoever is signed in to the console, whatever their role."""
+    OPERATOR = "operator"
+    """Operators of the console, and whose role includes theirs; the next two likewise."""
+    REVIEWER = "reviewer"
+    ADMIN = "admin"
 
 
 class Unguarded(OurFault):
