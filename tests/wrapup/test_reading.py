@@ -28,6 +28,8 @@ from tests.wrapup.provider import Provider, whole
 from tests.wrapup.scenery import CALLS, LISTS
 
 SECRET = "zanzibar"
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""What is here about the analysis, and not about the store, which has tests of its own on both."""
 
 
 class Failing:
@@ -102,6 +104,7 @@ async def test_a_call_is_read_and_every_value_shows_its_lines(database, clock, j
     assert (found["needs_review"], found["review_reasons"]) == (False, None)
 
 
+@on_sqlite
 async def test_what_was_not_said_is_null_with_why_and_without_a_confidence(database, clock, judgements, reading):
     call_id = await ended(database, clock, "ivy: Hello!", "caller: I need somebody for my hedge.", slots={}, filed_as=NOTHING_FILED)
     await read(reading(), judgements)
@@ -109,6 +112,7 @@ async def test_what_was_not_said_is_null_with_why_and_without_a_confidence(datab
     assert (number["value"], number["confidence"], number["evidence"]) == (None, None, [])
 
 
+@on_sqlite
 async def test_every_written_call_is_read_and_settled(database, clock, judgements, reading, row):
     cases = read_cases(CALLS)[::6]
     for case in cases:
@@ -161,6 +165,7 @@ async def test_a_booking_that_was_tried_and_taken_by_another_does_not_stand(data
     assert (await row(again))["disposition"] == "appointment_booked"
 
 
+@on_sqlite
 async def test_a_claimed_message_that_nobody_took_is_flagged(database, clock, judgements, reading, row):
     lines = ("caller: Please tell Tom that the gate stays open.", "ivy: I have passed it on. Anything else?", "caller: No.")
     call_id = await ended(database, clock, *lines, tools=[], slots={}, filed_as=NOTHING_FILED)
@@ -168,6 +173,7 @@ async def test_a_claimed_message_that_nobody_took_is_flagged(database, clock, ju
     assert (await row(call_id))["review_reasons"]["claims"] == "claim_mismatch"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("filed", "lines", "why"),
     [
@@ -187,6 +193,7 @@ async def test_a_disposition_that_the_agent_filed_otherwise_is_flagged(
     assert ((await row(call_id))["review_reasons"] or {}).get("disposition") == why
 
 
+@on_sqlite
 async def test_a_slot_that_was_noted_and_never_said_is_flagged_and_both_are_kept(database, clock, judgements, reading, row):
     call_id = await ended(database, clock, slots=SLOTS | {"name": "Anna Müller", "callback_number": "+12125550143"})
     await read(reading(), judgements)
@@ -283,6 +290,7 @@ async def test_whoever_has_it_read_again_gets_a_new_round_of_attempts(clock):
     assert shelf.filed == [("later", 11, clock.now + timedelta(seconds=30), "AnalyzerBusy")]
 
 
+@on_sqlite
 async def test_a_mistake_in_an_analyzer_is_given_up_at_once_and_logged_without_words(database, clock, judgements, reading, row):
     call_id = await ended(database, clock, f"caller: My garden is in {SECRET}.")
     with capture_logs() as logged:
@@ -357,6 +365,7 @@ async def test_a_model_reads_the_call_and_the_row_says_which(database, clock, ju
     assert judged["prompt_version"].startswith("analysis-1@")
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("reply", "verdict"),
     [
@@ -382,6 +391,7 @@ async def test_what_a_provider_says_becomes_a_verdict(reply, verdict, database, 
         assert await judgements.due(1) == []
 
 
+@on_sqlite
 async def test_a_call_in_which_nobody_spoke_is_sent_to_nobody(database, clock, judgements, provider, by_model, row):
     lines = ("ivy: Hello? Is anybody there?", "ivy: Goodbye!")
     call_id = await ended(
