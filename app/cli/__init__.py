@@ -23,6 +23,8 @@ COMMANDS = {
     "replay": "app.cli.replay:replay_command",
     "show": "app.cli.data:show",
     "agents": "app.cli.data:agents",
+    "export": "app.cli.exporting:export",
+    "schema": "app.cli.exporting:schema",
     "evaluate": "app.cli.evaluating:evaluate",
     "rescore": "app.cli.rescoring:rescore",
     "reconcile": "app.cli.reconciling:reconcile",
