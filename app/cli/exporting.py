@@ -165,9 +165,13 @@ def _slots(settings: Settings) -> list[str]:
 
 def _progress() -> Callable[[int | None], None]:
     """How far it is, on one line of a terminal; None ends the line."""
-    if not sys.stderr.isatty():
-        return lambda _: None
-    return lambda rows: click.echo("" if rows is None else f"\r{rows:,} rows", nl=rows is None, err=True)
+    terminal = sys.stderr.isatty()
+
+    def tell(rows: int | None) -> None:
+        if terminal:
+            click.echo("" if rows is None else f"\r{rows:,} rows", nl=rows is None, err=True)
+
+    return tell
 
 
 def _who() -> str:

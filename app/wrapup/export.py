@@ -12,7 +12,6 @@ import io
 import json
 import unicodedata
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -107,12 +106,11 @@ class Export:
         read, most = (pages.rows_of, WHOLE_PAGE) if whole else (pages.columns_of, PAGE)
         finished = dataclasses.replace(filters, state=(RowState.FINAL.value,))
         names: list[str] = []
-        async with aclosing(Listing(self._database).ids(finished, Sort(SortBy.STARTED_AT, descending=False))) as found:
-            async for call_id in found:
-                names.append(call_id)
-                if len(names) == most:
-                    yield [Row.of(row) for row in await read(self._database, names)]
-                    names = []
+        async for call_id in Listing(self._database).ids(finished, Sort(SortBy.STARTED_AT, descending=False)):
+            names.append(call_id)
+            if len(names) == most:
+                yield [Row.of(row) for row in await read(self._database, names)]
+                names = []
         if names:
             yield [Row.of(row) for row in await read(self._database, names)]
 
