@@ -10,7 +10,7 @@ import click
 
 from app.cli import stage
 from app.cli.data import as_json
-from app.cli.watching import columns
+from app.cli.watching import columns, judged_lines
 from app.rehearsal import scenes
 from app.rehearsal.runner import Report
 
@@ -56,6 +56,9 @@ def rehearse(scene: str, only_json: bool, listen: Path | None, only_list: bool) 
             else:
                 tell("the finished row (all of it, with what was said, with --json):")
                 tell(as_json(columns(report.row)))
+                tell("what the reading of the call found, each with what it rests on:")
+                for line in judged_lines(report.row):
+                    tell(line)
         for line in verdict(report):
             tell(line)
         if listen is not None:

@@ -8,7 +8,7 @@ from app.cli import data, reading, stage
 from app.cli.addresses import Addresses
 from app.cli.rehearse import PLAIN, verdict
 from app.cli.serve import run
-from app.cli.watching import columns
+from app.cli.watching import columns, judged_lines
 from app.rehearsal import scenes
 from app.settings import Settings
 
@@ -51,6 +51,9 @@ async def rehearsal() -> int:
         if report.row is not None:
             click.echo("the finished row (all of it, with what was said: .venv/bin/callrow show --latest):")
             click.echo(data.as_json(columns(report.row)))
+            click.echo("what the reading of the call found, each with what it rests on:")
+            for line in judged_lines(report.row):
+                click.echo(line)
         for line in verdict(report):
             click.echo(line)
         click.echo(f"serving on {here.settings.public_url}; stop with Ctrl-C")

@@ -12,6 +12,7 @@ from typing import Any
 type Row = Mapping[str, Any]
 
 
+MOST_QUOTED, LONGEST_QUOTE = 3, 100
 PATIENT_LOOKS = 15
 """So often a caller's words that are still to come hold up what came after them."""
 
@@ -96,7 +97,29 @@ def since(row: Row, moment: str) -> int:
 
 def columns(row: Row) -> dict[str, Any]:
     """The row itself, without what belongs to it: that has been told."""
-    return {name: value for name, value in row.items() if name not in ("utterances", "turn_list", "tool_invocations")}
+    return {name: value for name, value in row.items() if name not in ("utterances", "turn_list", "tool_invocations", "judged")}
+
+
+def judged_lines(row: Row) -> list[str]:
+    """Every judged value with who judged it and the words it rests on."""
+    said = {utterance["ref"]: utterance for utterance in row["utterances"]}
+    lines = []
+    for name, judged in row["judged"].items():
+        if judged["value"] is None:
+            continue
+        value = ", ".join(judged["value"]) if isinstance(judged["value"], list) else judged["value"]
+        who = judged["analyzer"] or judged["source"]
+        sure = "" if judged["confidence"] is None else f", {judged['confidence']:.0%} sure"
+        lines.append(f"  {name:<16}  {value}  ({who}{sure})")
+        heard = [said[ref] for ref in judged["evidence"] if ref in said]
+        lines += [f"{'':>20}{utterance['speaker']}: {_short(utterance['heard'] or '')}" for utterance in heard[:MOST_QUOTED]]
+        if len(heard) > MOST_QUOTED:
+            lines.append(f"{'':>20}and {len(heard) - MOST_QUOTED} more")
+    return lines
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1].rstrip() + "…"
 
 
 def _line(at: int, who: str, text: str) -> str:
