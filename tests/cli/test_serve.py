@@ -26,14 +26,14 @@ SOON_S = 60.0
 class Service:
     """A running `callrow serve`, and what it says."""
 
-    def __init__(self, folder: Path, command: str = "serve", **env: str) -> None:
+    def __init__(self, folder: Path, *command: str, **env: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, command],
+                [*COMMAND, *command],
                 cwd=folder,
                 env=environment(**LIVE | {"PUBLIC_URL": self.url, "PORT": str(self.port)} | env),
                 stdout=log,
@@ -53,6 +53,15 @@ class Service:
     def workers(self) -> list[int]:
         """The process ids of all workers that have opened, in order."""
         return [int(line["worker"].split("-")[-2]) for line in self.lines("open")]
+
+    def jobs(self) -> list[int]:
+        """The process ids of all jobs processes that have opened, in order."""
+        return [int(line["worker"].split("-")[-2]) for line in self.lines("the jobs are open")]
+
+    def jobs_opened(self, count: int) -> int:
+        """Wait until so many jobs processes have opened; the last one's process id."""
+        self.until(lambda: len(self.jobs()) >= count)
+        return self.jobs()[count - 1]
 
     def opened(self, count: int) -> int:
         """Wait until so many workers have opened; the last one's process id."""
@@ -77,15 +86,26 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path, sqlite_url: str) -> Iterator[Service]:
-    running = Service(tmp_path, DATABASE_URL=sqlite_url)
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.wait()
+    """The web alone."""
+    yield from running(Service(tmp_path, "serve", "--no-jobs", DATABASE_URL=sqlite_url))
+
+
+@pytest.fixture
+def whole_service(tmp_path: Path, sqlite_url: str) -> Iterator[Service]:
+    """With its jobs process."""
+    yield from running(Service(tmp_path, "serve", DATABASE_URL=sqlite_url, RECONCILE_MINUTES="0"))
+
+
+def running(service: Service) -> Iterator[Service]:
+    """It is ended with the test."""
+    yield service
+    if service.process.poll() is None:
+        service.process.kill()
+        service.process.wait()
 
 
 def test_up_with_all_keys_migrates_says_what_to_enter_at_the_carrier_and_serves(tmp_path: Path):
-    running = Service(tmp_path, "up")
+    running = Service(tmp_path, "up", RECONCILE_MINUTES="0")
     try:
         running.opened(1)
         assert running.ready() == 200
@@ -111,6 +131,7 @@ def gone(pid: int) -> bool:
 
 def test_a_worker_that_dies_is_replaced_and_a_hang_up_signal_rolls_it(service: Service):
     first = service.opened(1)
+    assert service.jobs() == []
     assert service.ready() == 200
     os.kill(first, signal.SIGKILL)
     second = service.opened(2)
@@ -121,6 +142,34 @@ def test_a_worker_that_dies_is_replaced_and_a_hang_up_signal_rolls_it(service: S
     assert service.ready() == 200
     service.process.send_signal(signal.SIGTERM)
     assert service.ended() == 0
+
+
+def test_the_jobs_process_comes_after_the_workers_is_replaced_as_they_are_and_goes_after_them(whole_service: Service):
+    service, worker = whole_service, whole_service.opened(1)
+    first = service.jobs_opened(1)
+    os.kill(first, signal.SIGKILL)
+    second = service.jobs_opened(2)
+    assert [line["code"] for line in service.lines("the jobs process died; it is started again")] == [-signal.SIGKILL]
+    service.process.send_signal(signal.SIGHUP)
+    third = service.jobs_opened(3)
+    service.until(lambda: gone(second) and gone(worker))
+    assert not gone(third)
+    a_call_comes_in(service)
+    service.process.send_signal(signal.SIGTERM)
+    service.until(lambda: len(service.lines("draining")) == 2)
+    assert not gone(third)
+    service.process.send_signal(signal.SIGTERM)  # the worker's calls end now; the jobs process is not told before it has gone
+    assert service.ended() == 0
+    assert gone(third)
+    told = [line["event"] for line in service.lines() if line["room"] in ("jobs", "main")]
+    assert told.index("open") < told.index("the jobs are open")
+    assert told[-2:] == ["told to stop; what is under way may end", "the jobs are closed"]
+    assert "Traceback" not in service.said
+
+
+def test_a_worker_loads_nothing_of_the_jobs():
+    loads = "import sys, app.main, app.cli.serve; print(*sorted({'dbos', 'openai'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_the_answer_does_not_say_what_serves_it(service: Service):
@@ -185,10 +234,10 @@ def test_a_replaced_worker_keeps_its_calls_and_takes_no_new_ones(service: Servic
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told by the kernel on Linux only")
-def test_no_worker_outlives_its_parent(service: Service):
-    worker = service.opened(1)
+def test_no_process_outlives_its_parent(whole_service: Service):
+    service, worker, jobs = whole_service, whole_service.opened(1), whole_service.jobs_opened(1)
     service.process.kill()
-    service.until(lambda: gone(worker))
+    service.until(lambda: gone(worker) and gone(jobs))
     with socket.create_server(("127.0.0.1", service.port)):  # the port is free again
         pass
 
