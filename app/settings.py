@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from app.errors import BadSetting
 
@@ -97,6 +97,8 @@ HOW = {
     "mail_to": "MAIL_TO=sales@example.com,owner@example.com",
     "chat_webhook_url": 'CHAT_WEBHOOK_URL=https://hooks.example.com/...  (Slack, Mattermost, or whatever takes {"text": ...})',
     "alerts": "ALERTS=escalation,callback,urgent  (any of these; ALERTS=none for none)",
+    "oidc_issuer": "OIDC_ISSUER=https://login.example.com/realm  (to the letter as the provider writes it)",
+    "oidc_client_secret": "OIDC_CLIENT_ID=... and OIDC_CLIENT_SECRET=...  (as the provider gave them for this service)",
     "rubric_file": "RUBRIC_FILE=/path/to/rubric.toml",
     "data_key": "DATA_KEY=...  (32 bytes in base64; make one with: openssl rand -base64 32)",
 }
@@ -174,6 +176,12 @@ class Settings(BaseModel):
 
     session_idle_minutes: int = Field(30, ge=1, le=720)
     session_hours: int = Field(12, ge=1, le=168)
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_name: str | None = None
+    oidc_new_users: Literal["none", "operator", "reviewer"] = "none"
+    """What somebody may do whom the identity provider knows and we do not; an admin is made by an admin."""
     proxy_hops: int = Field(0, ge=0, le=8)
     """How many reverse proxies of our own stand in front, each of which adds to `X-Forwarded-For`."""
 
@@ -181,15 +189,18 @@ class Settings(BaseModel):
     prices_date: date = date(2026, 11, 20)
     data_key: SecretStr | None = None
 
-    @field_validator("public_url", "twilio_api_url", "openai_base_url")
+    @field_validator("public_url", "twilio_api_url", "openai_base_url", "oidc_issuer")
     @classmethod
-    def _an_address(cls, value: str) -> str:
+    def _an_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("is not an http or https address without query, fragment and password")
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError("must be https; plain http is for this machine only")
-        return value.rstrip("/")
+        # An issuer is compared to the letter, and some end with a slash (OpenID Connect Core 1.0, 3.1.3.7).
+        return value if info.field_name == "oidc_issuer" else value.rstrip("/")
 
     @field_validator("webhook_url", "chat_webhook_url")
     @classmethod
@@ -257,6 +268,8 @@ class Settings(BaseModel):
             raise ValueError("WEBHOOK_SECRET: is not set, and WEBHOOK_URL is: every webhook is signed")
         if self.smtp_url is not None and (self.mail_from is None or not self.mail_to):
             raise ValueError("MAIL_TO: MAIL_FROM and MAIL_TO are needed with SMTP_URL")
+        if self.oidc_issuer is not None and (self.oidc_client_id is None or self.oidc_client_secret is None):
+            raise ValueError("OIDC_CLIENT_SECRET: OIDC_CLIENT_ID and OIDC_CLIENT_SECRET are needed with OIDC_ISSUER")
         return self
 
     @field_validator("database_url")
