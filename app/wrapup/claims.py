@@ -66,12 +66,13 @@ CLAIMS: Mapping[Claim, tuple[str, ...]] = {
         "message is with the team", "message is on its way", "have put that in", "i've put that in", "have put it in for",
         "i've put it in for", "told the team", "have let the team know", "i've let the team know", "have let them know",
         "i've let them know", "forwarded your message", "forwarded the message", "forwarded it", "sent your message",
-        "sent the message", "sent it on", "sent that on", "sent it to the team", "sent that to the team", "left the message",
-        "left a message for",
+        "sent the message", "sent it on", "sent that on", "sent it to the", "sent that to the", "sent this to the", "sent a note",
+        "sent your details", "sent your request", "left the message", "left a message for",
     ),
     Claim.SENT: (
-        "i have sent", "i've sent", "i just sent", "sent you a", "sent you the", "have emailed", "have e mailed", "i've emailed",
-        "i've e mailed", "have texted", "i've texted",
+        "have sent you", "i've sent you", "just sent you", "have emailed you", "have e mailed you", "i've emailed you",
+        "i've e mailed you", "have texted you", "i've texted you", "have sent it to you", "i've sent it to you",
+        "sent a confirmation", "sent to your email", "sent it to your email",
     ),
     Claim.CHANGED: (
         "i have cancelled", "i've cancelled", "i have canceled", "i've canceled", "i have moved your", "i've moved your",
@@ -88,7 +89,7 @@ BEGINS: Mapping[Claim, tuple[str, ...]] = {Claim.BOOKED: ("booked",)}
 NOT_OURS = (
     "day is booked", "week is booked", "month is booked", "morning is booked", "afternoon is booked", "everything is booked",
     "calendar is booked", "team is booked", "everybody is booked", "everyone is booked", "booked up", "booked out", "booked solid",
-    "booked full", "fully booked", "already booked", "was passed on", "passed on to me", "asked me",
+    "booked full", "fully booked", "already booked", "was passed on", "to me", "asked me",
 )  # fmt: skip
 """Of what is full, or of what somebody else did."""
 REGRETS = ("sorry", "unfortunately", "afraid", "i regret")
@@ -97,7 +98,7 @@ CONDITIONS = ("if", "once", "when", "as soon as", "until", "unless", "before", "
 """Before the claim, in its sentence."""
 NOT_SAID_OF_NOW = (
     "not", "n't", "never", "nothing", "cannot", "can", "could", "shall", "should", "would", "will", "may", "might", "to", "let me",
-    "about to", "trying", "almost", "nearly", "you said", "you say",
+    "about to", "trying", "almost", "nearly", "you said", "you say", "i see", "it says", "records", "notes say", "still",
 )  # fmt: skip
 """Before the claim, in its clause. `n't` stands for every word that ends so."""
 
@@ -120,7 +121,9 @@ TAKES_ALL_BACK = (
 ASKS_WHAT_STANDS = (
     "when is my", "when's my", "what time is my", "do i have", "am i booked", "is my appointment", "is my visit", "is our visit",
     "is our appointment", "still on", "confirm my", "check my", "when are you coming", "when you are coming", "when is our",
-    "when was my", "did you book", "have you booked", "did you get my message", "did you pass",
+    "when was my", "did you book", "have you booked", "did you get my message", "did you pass", "move my", "move our",
+    "move the appointment", "cancel my", "cancel our", "cancel the", "change my", "change our", "change the appointment",
+    "reschedule", "about my appointment", "about our appointment", "my booking", "our booking",
 )  # fmt: skip
 """The caller asks after something older: what the agent then says is no claim of this call."""
 CALLS_OFF = ("no", "wait", "actually", "don't", "do not", "never mind", "hold on", "stop", "rather not", "forget it")
@@ -177,8 +180,7 @@ def claimed(text: str) -> frozenset[Claim]:
     for sentence in SENTENCE.findall(ONE_MORE_QUESTION.sub(".", text)):
         if sentence.rstrip().endswith("?") or says(sentence, (*REGRETS, *NOT_OURS)):
             continue
-        here = {claim for claim in Claim if _claims(claim, sentence)}
-        found |= here - {Claim.SENT} if Claim.PASSED_ON in here else here  # "I've sent your message to the team"
+        found |= {claim for claim in Claim if _claims(claim, sentence)}
     return frozenset(found)
 
 

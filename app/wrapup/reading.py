@@ -104,6 +104,7 @@ class Reading:
             log.warning("a call was not read", call_id=call_id, fault=type(fault).__name__, code=fault.code, status=fault.status)
             return verdict_on(fault)
         except Exception as bug:  # rule 1
+            self._unkept.pop(call_id, None)
             log.error("a call was not read: there is a mistake in the analysis", call_id=call_id, fault=_name(bug), at=where(bug))
             return {"fault": _name(bug), "code": None, "retryable": False, "retry_after_s": None}
 

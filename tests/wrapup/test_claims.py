@@ -79,6 +79,8 @@ def test_a_booking_is_claimed(text: str):
         "Our gardeners are booked on Fridays.",
         "I can book visits and take messages.",
         "You said you are booked on Monday, so Tuesday it is.",
+        "I see you're booked for Friday at nine.",
+        "Our records say that you are booked for Friday.",
         "",
     ],
 )
@@ -93,7 +95,10 @@ def test_no_booking_is_claimed(text: str):
         ("I've taken your message, thank you.", {Claim.PASSED_ON}),
         ("The message is with the team. Is there anything else?", {Claim.PASSED_ON}),
         ("I've sent your message to the workshop.", {Claim.PASSED_ON}),
+        ("I've sent your details to the office, and a note to Tom.", {Claim.PASSED_ON}),
+        ("Ivy has passed that on to me. You'd like a terrace?", set()),
         ("I've sent you the brochure.", {Claim.SENT}),
+        ("I've passed it on, and I've sent you a confirmation.", {Claim.PASSED_ON, Claim.SENT}),
         ("I have just booked nothing.", set()),
         ("I have cancelled your appointment.", {Claim.CHANGED}),
         ("I'll pass on that your appointment is cancelled.", set()),
@@ -170,8 +175,12 @@ def test_a_claim_that_was_taken_back_is_none(later: str):
     assert found("ivy: It is booked.", later, "ivy: You are booked for Friday now.") == {Claim.BOOKED: ("1.u1", "1.u3")}
 
 
-def test_an_answer_about_an_older_appointment_is_no_claim():
-    assert found("caller: Hello, when is my appointment?", "ivy: You are booked for Friday at nine.") == {}
+@pytest.mark.parametrize("asked", ["Hello, when is my appointment?", "I have to move my appointment.", "Can I cancel the visit?"])
+def test_an_answer_about_an_older_appointment_is_no_claim(asked: str):
+    assert found(f"caller: {asked}", "ivy: You are booked for Friday at nine.") == {}
+    assert found(f"caller: {asked}", "ivy: When?", "caller: Friday.", "ivy: You are booked for Friday.") == {
+        Claim.BOOKED: ("1.u4",)
+    }
 
 
 # ---- put through
