@@ -31,11 +31,20 @@ STDOUT = "-"
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(list(Form)), default=Form.CSV, show_default=True, help="How to write the rows.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([form.value for form in Form]),
+    default=Form.CSV.value,
+    show_default=True,
+    help="How to write the rows.",
+)
 @click.option("--since", metavar="DAY", help="Calls that began on that day or later: 2026-11-20, or a moment: 2026-11-20T09:00.")
 @click.option("--until", metavar="DAY", help="Calls that began on that day or earlier; with a moment: before it.")
 @click.option("--disposition", multiple=True, metavar="WORD", help="Only these; may be given several times.")
-@click.option("--outcome", multiple=True, type=click.Choice(list(Outcome)), help="Only these; may be given several times.")
+@click.option(
+    "--outcome", multiple=True, type=click.Choice([word.value for word in Outcome]), help="Only these; may be given several times."
+)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), default=STDOUT, help="A file instead of standard output."
 )
@@ -132,9 +141,11 @@ def _moment(zone: ZoneInfo, text: str, option: str, days_after: timedelta) -> da
 def writing(output: Path) -> Iterator[TextIO]:
     """Where the text goes (rule 1)."""
     if str(output) == STDOUT:
-        out = io.TextIOWrapper(click.get_binary_stream("stdout"), encoding="utf-8", newline="")
-        yield out
-        out.detach()  # it stays open
+        out = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="")
+        try:
+            yield out
+        finally:
+            out.detach()  # it stays open
         return
     if output.exists() and not output.is_file():
         raise click.UsageError(f"{output} is there and is no file")
