@@ -152,8 +152,10 @@ class Settings(BaseModel):
 
     max_calls: int = Field(100, ge=1, le=10_000)
     reject_above: int = Field(2_000, ge=1)
-    max_call_seconds: int = Field(3_000, ge=60, le=3_500)
-    """Below the provider's 60 minutes a session, so that a call never meets that wall."""
+    max_call_seconds: int = Field(3_000, ge=60, le=14_400)
+    """Of any length: a session with the provider, which ends after 60 minutes, is replaced in time."""
+    session_rollover_minutes: float = Field(50, ge=1, le=59)
+    lines_dir: Path = Path("var/lines")
     drain_seconds: int = Field(1_800, ge=0)
 
     analyzer: AnalyzerName = AnalyzerName.AUTO
