@@ -132,14 +132,14 @@ def gone(pid: int) -> bool:
 def test_a_worker_that_dies_is_replaced_and_a_hang_up_signal_rolls_it(service: Service):
     first = service.opened(1)
     assert service.jobs() == []
-    assert service.ready() == 200
+    service.until(lambda: service.ready() == 200)
     os.kill(first, signal.SIGKILL)
     second = service.opened(2)
-    assert service.ready() == 200
+    service.until(lambda: service.ready() == 200)
     service.process.send_signal(signal.SIGHUP)
     third = service.opened(3)
     assert len({first, second, third, service.process.pid}) == 4
-    assert service.ready() == 200
+    service.until(lambda: service.ready() == 200)
     service.process.send_signal(signal.SIGTERM)
     assert service.ended() == 0
 
