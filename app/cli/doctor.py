@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from app.cli import reading
 from app.cli.addresses import Addresses
 from app.errors import BadAgent, BadCarrierMessage, BadSetting, CarrierRefused, OurFault, StoreUnavailable
-from app.settings import Settings
+from app.settings import AnalyzerName, Settings
 from app.twilio.carrier import Carrier, NumberConfiguration
 
 PATIENCE_S = 10.0
@@ -38,6 +38,9 @@ SHUTDOWNS = {
 """The provider's announced last days, as known on 2026-11-20 (OpenAI's Realtime documentation)."""
 RETIRED = ("gpt-4o-realtime-preview", "gpt-4o-mini-realtime-preview")
 """Of the beta, which has ended: these and their dated snapshots."""
+
+GOES_WITH = {"WEBHOOK_SECRET": "WEBHOOK_URL", "MAIL_FROM": "SMTP_URL", "MAIL_TO": "SMTP_URL"}
+"""The one is wanted only because of the other: without it, the other is left out too."""
 
 
 class Verdict(StrEnum):
@@ -88,7 +91,7 @@ def doctor() -> None:
     except BadSetting as fault:
         unusable = {name for name, _, _ in fault.complaints}
         findings += [wrong(f"setting {name}", complaint, remedy) for name, complaint, remedy in fault.complaints]
-        settings = reading.settings_without_keys(leave_out=unusable)
+        settings = reading.settings_without_keys(leave_out=unusable | {GOES_WITH[name] for name in unusable if name in GOES_WITH})
     findings += asyncio.run(examine(settings, unusable))
     for finding in findings:
         click.echo("\n".join(finding.lines()))
@@ -113,6 +116,11 @@ async def examine(settings: Settings, unusable: Collection[str] = (), *, today: 
             lambda: check_carrier(settings),
         ),
         ("public address", ("PUBLIC_URL",), lambda: check_public_address(settings)),
+        ("analyzer", ("ANALYZER", "RUBRIC_FILE"), lambda: asyncio.to_thread(check_analyzer, settings)),
+        ("webhook", ("WEBHOOK_URL", "WEBHOOK_SECRET"), lambda: check_webhook(settings)),
+        ("mail", ("SMTP_URL", "MAIL_FROM", "MAIL_TO"), lambda: check_mail(settings)),
+        ("chat", ("CHAT_WEBHOOK_URL",), lambda: check_chat(settings)),
+        ("alerts", ("ALERTS", "SMTP_URL", "MAIL_TO", "CHAT_WEBHOOK_URL"), lambda: _at_once(check_alerts(settings))),
     ]
 
     async def run(name: str, needs: Iterable[str], check: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
@@ -203,7 +211,10 @@ async def check_model(settings: Settings) -> list[Finding]:
     except (ValueError, KeyError, TypeError):
         return [wrong("model", f"{address} answers, but not with a list of models", "check OPENAI_BASE_URL (it ends with /v1)")]
     findings = [ok("model", f"{urlsplit(address).hostname} takes the key")]
-    for setting, model in (("REALTIME_MODEL", settings.realtime_model), ("TRANSCRIPTION_MODEL", settings.transcription_model)):
+    wanted = [("REALTIME_MODEL", settings.realtime_model), ("TRANSCRIPTION_MODEL", settings.transcription_model)]
+    if reads_by_model(settings):
+        wanted.append(("ANALYSIS_MODEL", settings.analysis_model))
+    for setting, model in wanted:
         if model in listed:
             findings.append(ok("model", f"{model} is there for this key"))
         else:
@@ -296,6 +307,79 @@ async def check_public_address(settings: Settings) -> list[Finding]:
         remedy = "the proxy or tunnel must lead to this service, with the path as it is"
         return [wrong("public address", f"{address} answers HTTP {answer.status_code}, and not as this service does", remedy)]
     return [ok("public address", f"{settings.public_url} leads to this service")]
+
+
+def reads_by_model(settings: Settings) -> bool:
+    """Whether a model reads the calls when they have ended."""
+    from app.wrapup.analyzers import NO_KEY
+
+    has_key = settings.openai_api_key.get_secret_value() not in NO_KEY
+    return settings.analyzer is AnalyzerName.OPENAI or (settings.analyzer is AnalyzerName.AUTO and has_key)
+
+
+def check_analyzer(settings: Settings) -> list[Finding]:
+    """Who reads the calls when they have ended, and by which rubric. (Whether the provider has the model is `model`'s finding.)"""
+    from app.wrapup.facts import Lists
+
+    try:
+        rubric = Lists.of(settings).rubric
+    except BadSetting as fault:
+        return [wrong("analyzer", f"{name}: {complaint}", remedy) for name, complaint, remedy in fault.complaints]
+    by = f"the model {settings.analysis_model}" if reads_by_model(settings) else "the rules, by English phrases and without a model"
+    return [ok("analyzer", f"calls are read by {by}; leads are scored by {rubric.name}")]
+
+
+async def check_webhook(settings: Settings) -> list[Finding]:
+    """The CRM can be reached."""
+    if settings.webhook_url is None:
+        return [ok("webhook", "WEBHOOK_URL is not set: rows go nowhere by themselves; callrow export writes them")]
+    signed = f"rows are signed with {len(settings.webhook_secrets)} secret{'s' * (len(settings.webhook_secrets) != 1)}"
+    return [await _reach("webhook", "WEBHOOK_URL", settings.webhook_url, signed)]
+
+
+async def check_mail(settings: Settings) -> list[Finding]:
+    """The mail server can be reached. Whether it takes the login and the addresses only a mail would show, and none is sent."""
+    if settings.smtp_url is None:
+        return [ok("mail", "SMTP_URL is not set: nobody is told by mail")]
+    count = len(settings.mail_to)
+    what = f"alerts go to {count} address{'es' * (count != 1)}; the login is not tried"
+    return [await _reach("mail", "SMTP_URL", settings.smtp_url.get_secret_value(), what)]
+
+
+async def check_chat(settings: Settings) -> list[Finding]:
+    """The chat can be reached."""
+    if settings.chat_webhook_url is None:
+        return [ok("chat", "CHAT_WEBHOOK_URL is not set: nobody is told by chat")]
+    return [await _reach("chat", "CHAT_WEBHOOK_URL", settings.chat_webhook_url.get_secret_value(), "alerts go there")]
+
+
+def check_alerts(settings: Settings) -> list[Finding]:
+    """Who is told of what."""
+    rules = ", ".join(settings.alerts)
+    if not rules:
+        return [ok("alerts", "ALERTS=none: people are told of nothing")]
+    if settings.smtp_url is None and settings.chat_webhook_url is None:
+        return [ok("alerts", f"{rules}: but nobody is told, for neither SMTP_URL nor CHAT_WEBHOOK_URL is set")]
+    details = "with names, numbers and summaries" if settings.alert_details == "full" else "without anything that was said"
+    return [ok("alerts", f"{rules}: {details}")]
+
+
+async def _reach(name: str, setting: str, address: str, what: str) -> Finding:
+    """A connection, under TLS where the address wants it at once, and not a byte more. Of the address only the host is told."""
+    from app.wrapup import mailing, posting
+
+    parts = urlsplit(address)
+    secure = parts.scheme in ("https", "smtps")
+    host = parts.hostname or ""
+    port = mailing.MailServer.of(address).port if parts.scheme.startswith("smtp") else parts.port or (443 if secure else 80)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=posting.tls() if secure else None)
+            writer.transport.abort()
+    except (OSError, TimeoutError, ValueError) as fault:  # a ValueError: a name that cannot be one
+        remedy = f"check {setting}, and that this machine may reach it (its firewall, its certificates)"
+        return wrong(name, f"{host}:{port}: no connection ({type(fault).__name__})", remedy)
+    return ok(name, f"{host}:{port} can be reached; {what}")
 
 
 async def _get(address: str, headers: dict[str, str]) -> httpx2.Response | str:

@@ -1,15 +1,17 @@
 """The doctor: each check against a peer that is well and against peers that are not."""
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.cli.addresses import Addresses
-from app.cli.doctor import Finding, Verdict, check_dates, check_number, examine, rings_here
+from app.cli.doctor import Finding, Verdict, check_dates, check_mail, check_number, examine, rings_here
 from app.settings import Settings
 from app.twilio.carrier import NumberConfiguration
 from tests.cli.conftest import ACCOUNT, LIVE, Run, World, number, wait
+from tests.wrapup.receivers import authority, mailbox
 
 NUMBERS = f"/2010-04-01/Accounts/{ACCOUNT}/IncomingPhoneNumbers.json"
 MODELS = {"data": [{"id": "gpt-realtime-2.1"}, {"id": "gpt-transcribe"}, {"id": "gpt-6-luna"}]}
@@ -52,6 +54,11 @@ def test_where_all_is_well_nothing_is_wrong(run: Run, well: dict[str, str], worl
         "session",
         "carrier",
         "public address",
+        "analyzer",
+        "webhook",
+        "mail",
+        "chat",
+        "alerts",
     ):
         assert f"ok            {name}: " in result.stdout
     assert {("/v1/models", "Bearer a-key"), ("/v1/realtime", "Bearer a-key")} <= set(world.asked)
@@ -101,7 +108,8 @@ def test_a_first_agent_that_there_is_not(well: dict[str, str]):
         ((404, {}), "answers HTTP 404"),
         ((200, b"<html>"), "not with a list of models"),
         ((200, {"data": "none"}), "not with a list of models"),
-        ((200, {"data": [{"id": "gpt-transcribe"}]}), "gpt-realtime-2.1 is not there for this key"),
+        ((200, {"data": [{"id": "gpt-transcribe"}, {"id": "gpt-6-luna"}]}), "gpt-realtime-2.1 is not there for this key"),
+        ((200, {"data": [{"id": "gpt-transcribe"}, {"id": "gpt-realtime-2.1"}]}), "gpt-6-luna is not there for this key"),
     ],
 )
 def test_a_provider_that_is_not_as_it_should_be(well: dict[str, str], world: World, answer: tuple[int, Any], said: str):
@@ -215,3 +223,102 @@ def test_announced_ends_of_models(well: dict[str, str], model: str, today: date,
     assert of_transcription.verdict is Verdict.OK
     if verdict is Verdict.WRONG:
         assert "REALTIME_MODEL=gpt-realtime-2.1" in of_model.remedy
+
+
+# ---- what comes after a call
+
+SECRET = "whsec_" + "QUFB" * 8
+
+
+def said(env: dict[str, str], name: str) -> list[str]:
+    return [found.what for found in findings(env) if found.name == name]
+
+
+def test_which_analyzer_reads_is_said(well: dict[str, str]):
+    assert said(well, "analyzer") == ["calls are read by the model gpt-6-luna; leads are scored by rubric-1"]
+    by_rules = "calls are read by the rules, by English phrases and without a model; leads are scored by rubric-1"
+    assert said(well | {"ANALYZER": "rules"}, "analyzer") == [by_rules]
+    assert said(well | {"ANALYZER": "auto", "OPENAI_API_KEY": "not-set"}, "analyzer") == [by_rules]
+
+
+def test_a_house_that_reads_by_rules_needs_no_model_for_it(well: dict[str, str], world: World):
+    world.answers["/v1/models"] = (200, {"data": [{"id": "gpt-realtime-2.1"}, {"id": "gpt-transcribe"}]})
+    assert wrong(well | {"ANALYZER": "rules"}) == []
+
+
+def test_a_rubric_that_is_wrong(well: dict[str, str], tmp_path: Path):
+    (tmp_path / "rubric.toml").write_text("no rubric")
+    ((name, what, _),) = wrong(well | {"RUBRIC_FILE": str(tmp_path / "rubric.toml")})
+    assert (name, what.startswith("RUBRIC_FILE: ")) == ("analyzer", True)
+
+
+def test_what_is_not_configured_is_said_and_is_not_wrong(well: dict[str, str]):
+    assert "callrow export" in said(well, "webhook")[0]
+    assert said(well, "alerts") == ["escalation, callback: but nobody is told, for neither SMTP_URL nor CHAT_WEBHOOK_URL is set"]
+    assert said(well | {"ALERTS": "none"}, "alerts") == ["ALERTS=none: people are told of nothing"]
+    assert wrong(well) == []
+
+
+def test_who_takes_rows_and_alerts_in_is_reached_and_sent_nothing(well: dict[str, str], world: World):
+    host = world.url.removeprefix("http://")
+    configured = well | {
+        "WEBHOOK_URL": f"{world.url}/private-path",
+        "WEBHOOK_SECRET": f"{SECRET},{SECRET}",
+        "CHAT_WEBHOOK_URL": f"{world.url}/private-path",
+        "SMTP_URL": f"smtp://user:private-password@{host}",
+        "MAIL_FROM": "callrow@example.com",
+        "MAIL_TO": "private-person@example.com",
+    }
+    assert wrong(configured) == []
+    assert said(configured, "webhook") == [f"{host} can be reached; rows are signed with 2 secrets"]
+    assert said(configured, "mail") == [f"{host} can be reached; alerts go to 1 address; the login is not tried"]
+    assert said(configured, "chat") == [f"{host} can be reached; alerts go there"]
+    assert said(configured, "alerts") == ["escalation, callback: without anything that was said"]
+    assert "/private-path" not in [path for path, _ in world.asked]
+    assert "private" not in repr(findings(configured))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_receiver_that_is_not_there(well: dict[str, str], scheme: str):
+    gone = f"{scheme}://127.0.0.1:9/hook"
+    found = wrong(well | {"WEBHOOK_URL": gone, "WEBHOOK_SECRET": SECRET, "CHAT_WEBHOOK_URL": gone})
+    assert [(name, what) for name, what, _ in found] == [
+        ("webhook", "127.0.0.1:9: no connection (ConnectionRefusedError)"),
+        ("chat", "127.0.0.1:9: no connection (ConnectionRefusedError)"),
+    ]
+
+
+def test_a_mail_server_whose_certificate_nobody_knows(well: dict[str, str], tmp_path: Path):
+    async def examined() -> list[Finding]:
+        async with mailbox(tls=authority(tmp_path).server()) as box:
+            mail = {"SMTP_URL": f"smtps://127.0.0.1:{box.port}", "MAIL_FROM": "a@example.com", "MAIL_TO": "b@example.com"}
+            return await check_mail(Settings.from_env(well | mail))
+
+    (found,) = wait(examined())
+    assert found.verdict is Verdict.WRONG
+    assert "(SSLCertVerificationError)" in found.what
+
+
+def test_a_wrong_address_is_said_and_not_reached(run: Run, well: dict[str, str]):
+    result = run("doctor", **(well | {"WEBHOOK_URL": "ftp://crm.example.com"}))
+    assert result.exit_code == 2
+    assert "wrong         setting WEBHOOK_URL: " in result.stdout
+    assert "cannot check  webhook: WEBHOOK_URL must be set right first" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "missing", "name"),
+    [
+        ({"WEBHOOK_URL": "https://crm.example.com"}, "WEBHOOK_SECRET", "webhook"),
+        ({"SMTP_URL": "smtp://mail.example.com", "MAIL_FROM": "a@example.com"}, "MAIL_TO", "mail"),
+        ({"SMTP_URL": "smtp://mail.example.com", "MAIL_FROM": "nobody", "MAIL_TO": "a@example.com"}, "MAIL_FROM", "mail"),
+    ],
+)
+def test_what_is_wanted_because_of_another_setting_stops_no_other_check(
+    run: Run, well: dict[str, str], env: dict[str, str], missing: str, name: str
+):
+    result = run("doctor", **(well | env))
+    assert result.exit_code == 2
+    assert f"wrong         setting {missing}: " in result.stdout
+    assert f"cannot check  {name}: {missing} must be set right first" in result.stdout
+    assert "ok            database: " in result.stdout
