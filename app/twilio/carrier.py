@@ -347,4 +347,4 @@ def _price(value: Any) -> Decimal | None:
         price = abs(Decimal(str(value)))
     except InvalidOperation:
         return None
-    return price if price < MOST else None
+    return price if price.is_finite() and price < MOST else None

@@ -3,12 +3,13 @@ call, what is complained of.
 """
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx2
 import pytest
 
-from app.rehearsal.carrier import CallPlan, Carrier, Number, Scripted
+from app.rehearsal.carrier import CallPlan, Carrier, DialPlan, Number, Scripted
 from tests.rehearsal.small_service import ACCOUNT, BOUND, TOKEN, Service, serving, twiml
 
 QUICK = {"callback_delay_ms": 20, "callback_duplicates": 0.0, "recover_ms": 0, "action_after_hang_up": 0.0}
@@ -125,6 +126,110 @@ async def test_calls_can_be_listed_by_status_and_number():
     assert [call["from"] for call in everything["calls"]] == ["+15550000002", "+15550000001"]
     assert [call["from"] for call in one["calls"]] == ["+15550000002"]
     assert none["calls"] == []
+
+
+async def some_calls(peer: Carrier, count: int = 1, **plan):
+    """Calls that have ended, one after the other."""
+    calls = []
+    for _ in range(count):
+        calls.append(await peer.place(Scripted(), CallPlan(**(QUICK | plan))))
+        await over(calls[-1])
+    return calls
+
+
+async def test_a_list_comes_in_pages_that_begin_behind_the_last_call_shown():
+    async with serving(Service({"/twilio/voice": [twiml("<Hangup/>")]})) as service, carrier(service) as peer, rest(peer) as client:
+        calls = await some_calls(peer, 3)
+        first = (await client.get("/Calls.json", params={"PageSize": 2, "Status": "completed"})).json()
+        await some_calls(peer, 1)  # comes in front, and moves nothing
+        second = (await client.get(f"{peer.api_url}{first['next_page_uri']}")).json()
+        bad = await client.get("/Calls.json", params={"PageSize": "many"})
+    assert [it["sid"] for it in first["calls"]] == [calls[2].sid, calls[1].sid]
+    assert [it["sid"] for it in second["calls"]] == [calls[0].sid]
+    assert (first["page"], second["page"], second["next_page_uri"]) == (0, 1, None)
+    assert "Status=completed" in first["next_page_uri"]
+    assert (bad.status_code, bad.json()["code"]) == (400, 20001)
+
+
+async def test_a_list_is_filtered_by_dates_alone_and_on_or_before_midnight_is_meant_in_the_narrow_way():
+    async with serving(Service({"/twilio/voice": [twiml("<Hangup/>")]})) as service, carrier(service) as peer, rest(peer) as client:
+        [old, new] = await some_calls(peer, 2)
+        old.answered_at, new.answered_at = (datetime(2026, 11, day, 8, tzinfo=UTC) for day in (19, 20))
+
+        async def listed(**query):
+            return [it["sid"] for it in (await client.get("/Calls.json", params=query)).json()["calls"]]
+
+        assert await listed(**{"StartTime": "2026-11-20"}) == [new.sid]
+        assert await listed(**{"StartTime>": "2026-11-20"}) == [new.sid]
+        assert await listed(**{"StartTime>": "2026-11-19T23:00:00Z"}) == [new.sid, old.sid]
+        assert await listed(**{"StartTime<": "2026-11-20"}) == [old.sid]
+        assert await listed(**{"StartTime>": "2026-11-19", "StartTime<": "2026-11-21"}) == [new.sid, old.sid]
+        answer = await client.get("/Calls.json", params={"StartTime>": "soon"})
+    assert (answer.status_code, answer.json()["code"]) == (400, 20001)
+
+
+async def test_a_price_comes_some_time_after_the_end_and_never_for_a_call_that_nobody_answered():
+    said = {"/twilio/voice": [twiml("<Say>Goodbye.</Say>")]}
+    async with serving(Service(said)) as service, carrier(service) as peer, rest(peer) as client:
+        [call] = await some_calls(peer, 1, rated_after_ms=3_600_000)
+        early = (await client.get(f"/Calls/{call.sid}.json")).json()
+        call.ended_at -= timedelta(hours=2)
+        call.answered_at = call.ended_at - timedelta(seconds=61)
+        late = (await client.get(f"/Calls/{call.sid}.json")).json()
+        service.documents["/twilio/voice"] = [twiml('<Reject reason="busy"/>')]
+        [rejected] = await some_calls(peer, 1, rated_after_ms=0)
+        never = (await client.get(f"/Calls/{rejected.sid}.json")).json()
+    assert (early["duration"], early["price"], early["price_unit"]) == ("1", None, "USD")
+    assert (late["duration"], late["price"]) == ("61", "-0.0170")
+    assert (never["status"], never["duration"], never["price"]) == ("busy", None, None)
+
+
+@pytest.mark.parametrize(("outcome", "status", "talked"), [("answered", "completed", True), ("busy", "busy", False)])
+async def test_a_dialed_leg_is_a_call_of_its_own_in_the_list(outcome, status, talked):
+    body = '<Dial action="/twilio/resume?epoch=1"><Number>+15550001111</Number></Dial>'
+    async with (
+        serving(Service({"/twilio/voice": [twiml(body)], "/twilio/resume": [twiml("<Hangup/>")]})) as service,
+        carrier(service) as peer,
+        rest(peer) as client,
+    ):
+        dials = {"any": DialPlan(outcome=outcome, ring_ms=20, talk_ms=20)}
+        [call] = await some_calls(peer, 1, dials=dials, rated_after_ms=0)
+        everything = (await client.get("/Calls.json")).json()["calls"]
+        [leg] = (await client.get("/Calls.json", params={"ParentCallSid": call.sid})).json()["calls"]
+        alone = (await client.get(f"/Calls/{leg['sid']}.json")).json()
+        refused = await client.post(f"/Calls/{leg['sid']}.json", data={"Status": "completed"})
+    assert [it["sid"] for it in everything] == [leg["sid"], call.sid]
+    assert (leg["to"], leg["direction"], leg["status"]) == ("+15550001111", "outbound-dial", status)
+    assert (leg["duration"], leg["price"]) == (("1", "-0.0140") if talked else (None, None))
+    assert alone == leg
+    assert service.paths("/twilio/resume")[0].fields["DialCallSid"] == leg["sid"]
+    assert refused.json()["code"] == 21220
+
+
+async def test_a_leg_ends_with_the_call_that_dialed_it():
+    body = "<Dial><Number>+15550001111</Number></Dial>"
+    async with serving(Service({"/twilio/voice": [twiml(body)]})) as service, carrier(service) as peer, rest(peer) as client:
+        dials = {"any": DialPlan(outcome="answered", ring_ms=20, talk_ms=None)}
+        call = await peer.place(plan=CallPlan(**QUICK, dials=dials))
+        async with asyncio.timeout(BOUND):
+            await call.happened("dial_answered")
+        [during] = (await client.get("/Calls.json", params={"ParentCallSid": call.sid})).json()["calls"]
+        call.hang_up()
+        await over(call)
+        [after] = (await client.get("/Calls.json", params={"ParentCallSid": call.sid})).json()["calls"]
+    assert (during["status"], during["end_time"]) == ("in-progress", None)
+    assert (after["status"], after["duration"]) == ("completed", "1")
+
+
+async def test_a_finished_call_can_be_struck_out_of_the_books_and_no_other():
+    async with serving(Service({})) as service, carrier(service) as peer, rest(peer) as client:
+        call = await streaming_call(service, peer)
+        path = f"/Calls/{call.sid}.json"
+        early = await client.delete(path)
+        call.hang_up()
+        await over(call)
+        struck, gone = await client.delete(path), await client.get(path)
+    assert (early.status_code, struck.status_code, gone.status_code) == (400, 204, 404)
 
 
 async def test_the_numbers_configuration_can_be_read():
