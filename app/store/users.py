@@ -198,23 +198,34 @@ class Users:
         """The account of who the identity provider says it is, and whether it is new; None if there is none, or it is disabled.
 
         Matched by the provider's own name for the person; at the first time by e-mail address, which the caller must have found
-        verified (None otherwise); and failing both, made with `new_role` if there is one.
+        verified (None otherwise); and failing both, made with `new_role` if there is one. Nobody gets an account that somebody of
+        the provider has already.
         """
-        now = self._clock()
+        now, email = self._clock(), _email(email)
+        ours = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
         async with self._database.write("look for a user of the identity provider") as connection:
-            by_subject = (users.c.issuer == issuer) & (users.c.subject == subject)
-            row = (await connection.execute(sa.select(users).where(by_subject))).mappings().one_or_none()
-            new = False
+            row = (await connection.execute(ours)).mappings().one_or_none()
             if row is None and email is not None:
-                claim = sa.update(users).where(users.c.email == _email(email), users.c.issuer.is_(None))
+                claim = sa.update(users).where(users.c.email == email, users.c.issuer.is_(None))
                 await connection.execute(claim.values(issuer=issuer, subject=subject, updated_at=now))
-                row = (await connection.execute(sa.select(users).where(by_subject))).mappings().one_or_none()
-            if row is None and new_role is not None:
-                values: dict[str, Any] = {"id": new_call_id(now), "role": new_role, "issuer": issuer, "subject": subject}
-                values |= {"name": _name(name), "email": _email(email), "created_at": now, "updated_at": now}
-                await connection.execute(self._database.insert(users).values(values).on_conflict_do_nothing())
-                row = (await connection.execute(sa.select(users).where(by_subject))).mappings().one_or_none()
-                new = row is not None
+                row = (await connection.execute(ours)).mappings().one_or_none()
+            new = row is None and new_role is not None
+            if new:
+                values: dict[str, Any] = {
+                    "role": new_role,
+                    "issuer": issuer,
+                    "subject": subject,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                if email is not None and (await connection.execute(sa.select(users.c.id).where(users.c.email == email))).first():
+                    email = None  # it is somebody else's here
+                for free in (_name_from(name), f"{_name_from(name)[:90]}-{secrets.token_hex(4)}"):
+                    values |= {"id": new_call_id(now), "name": free, "email": email}
+                    await connection.execute(self._database.insert(users).values(values).on_conflict_do_nothing())
+                    row = (await connection.execute(ours)).mappings().one_or_none()
+                    if row is not None:
+                        break
         return None if row is None or row["disabled_at"] is not None else (_user(row), new)
 
     async def _one(self, connection: AsyncConnection, which: sa.ColumnElement[bool]) -> User:
@@ -317,6 +328,11 @@ def _name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise BadAccount("a name has at most 100 letters, digits and . _ @ + -, and begins with a letter or digit")
     return name
+
+
+def _name_from(name: str) -> str:
+    """A name for an account out of whatever the identity provider calls somebody."""
+    return re.sub(r"[^a-z0-9._@+-]+", "-", name.strip().lower()).strip("._@+-")[:100] or "somebody"
 
 
 def _email(email: str | None) -> str | None:

@@ -6,6 +6,7 @@ Rule 3: exact paths. A redirect for a missing slash would lose the carrier's POS
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
@@ -97,6 +98,30 @@ def policies(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[st
             yield from policies(inner, path)
         else:
             yield path, policy if isinstance(policy, Policy) else None
+
+
+class Pace:
+    """How fast somebody may ask of this process: `burst` at once, then `per_second`. Whoever sends nonsense must not cost the
+    loop its time for calls. Kept in memory: what must hold over all processes is counted in the store (app/store/limits.py).
+    """
+
+    def __init__(self, *, burst: int, per_second: float, clock: Callable[[], float] = time.monotonic, most: int = 20_000) -> None:
+        self._gap, self._most, self._clock = 1 / per_second, most, clock
+        self._ahead = (burst - 1) * self._gap
+        self._due: dict[str, float] = {}
+
+    def allows(self, key: str) -> bool:
+        """Count a request; False if it is too much, and then it does not count."""
+        now = self._clock()
+        due = max(self._due.get(key, now), now)
+        if due - now > self._ahead:
+            return False
+        if key not in self._due and len(self._due) >= self._most:
+            self._due = {known: then for known, then in self._due.items() if then > now}
+            if len(self._due) >= self._most:
+                return False
+        self._due[key] = due + self._gap
+        return True
 
 
 class SafeHeaders:

@@ -9,7 +9,8 @@ line in the matrix of `tests/web/console/matrix.py`, which fails as long as a ro
     session.py    cookies, the word in forms, addresses to go back to
     shell.py      templates, static files, headers
     formats.py    how values are written for people
-    sign_in.py    account.py    and the pages
+    provider.py   OpenID Connect
+    sign_in.py    by_provider.py    account.py    and the pages
 """
 
 from collections.abc import Callable
@@ -24,15 +25,16 @@ from app.store.engine import Database
 from app.store.limits import Limits
 from app.store.passwords import Passwords
 from app.store.users import Users
-from app.web.console import account, calls, sign_in
+from app.web.console import account, by_provider, calls, sign_in
 from app.web.console.door import Console
+from app.web.console.provider import Provider
 from app.web.console.session import HOME, Cookies
 from app.web.console.shell import STATIC, Shell, Static
 from app.web.console.visit import NotFound, Visit
 from app.web.desk import Desk
 from app.web.guard import Policy
 
-PAGES: tuple[Callable[[Console], list[BaseRoute]], ...] = (sign_in.routes, account.routes, calls.routes)
+PAGES: tuple[Callable[[Console], list[BaseRoute]], ...] = (sign_in.routes, by_provider.routes, account.routes, calls.routes)
 """Everything that has pages. In this order, before whatever matches anything."""
 
 
@@ -57,6 +59,7 @@ def open_console(desk: Desk, database: Database, *, passwords: Passwords | None 
         audit=AuditLog(database, clock=clock),
         shell=Shell(ZoneInfo(settings.business_timezone)),
         cookies=Cookies(https=settings.public_url.startswith("https:")),
+        provider=Provider(settings) if settings.oidc_issuer else None,
     )
 
 

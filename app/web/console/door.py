@@ -15,9 +15,10 @@ from typing import Any
 
 from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app import logs
 from app.errors import OurFault, StoreUnavailable
@@ -27,16 +28,19 @@ from app.store.limits import Limits
 from app.store.users import Session, Users
 from app.web.console import session as cookies
 from app.web.console import shell
+from app.web.console.provider import Provider
 from app.web.console.shell import Shell
 from app.web.console.visit import BadForm, NotAudited, NotFound, Visit
 from app.web.desk import Desk
-from app.web.guard import Policy
+from app.web.guard import Pace, Policy
 from app.web.webhook import parsed
 
 log = logs.logger("console")
 
 type Page = Callable[[Visit], Awaitable[Response]]
 """Raises `NotFound`, `BadForm`, or anything it likes."""
+type Talk = Callable[[Visit, WebSocket], Awaitable[None]]
+"""Serves a socket, which it accepts itself; `NotFound` before that refuses it."""
 
 NEEDS = {Policy.OPERATOR: Role.OPERATOR, Policy.REVIEWER: Role.REVIEWER, Policy.ADMIN: Role.ADMIN, Policy.SIGNED_IN: Role.OPERATOR}
 LOOK_AFTER_S = 600.0
@@ -89,6 +93,11 @@ class Console:
     audit: AuditLog
     shell: Shell
     cookies: cookies.Cookies
+    provider: Provider | None = None
+    anybody: Pace = field(default_factory=lambda: Pace(burst=300, per_second=60))
+    """By address, before anything is looked up."""
+    somebody: Pace = field(default_factory=lambda: Pace(burst=120, per_second=20))
+    """By session."""
     paths: set[str] = field(default_factory=set)
     """Every path of the route table, once it is made."""
 
@@ -111,6 +120,11 @@ class Console:
         """
         self.paths.add(path)
         return Route(path, Door(self, path, page, policy, audits=audits, background=background), methods=list(methods))
+
+    def socket(self, path: str, talk: Talk, policy: Policy, *, audits: str) -> WebSocketRoute:
+        """A route of a WebSocket; `audits` is written, about the path's `call_id`, before `talk` begins."""
+        self.paths.add(path)
+        return WebSocketRoute(path, SocketDoor(self, path, talk, policy, audits=audits))
 
     async def look_after(self) -> None:
         """Now and then, forget sessions and tries that are over. Runs until cancelled."""
@@ -157,14 +171,26 @@ class Door:
             response = await sorry(visit, 503)
         except Exception as fault:
             log.error("a page failed", path=self._path, fault=type(fault).__name__, at=logs.where(fault))
-            response = await sorry(visit, 500)
+            response = await self._last_word(visit)
         visit.put_cookies(response)
         for name, value in shell.HEADERS.items():
             response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
+    async def _last_word(self, visit: Visit) -> Response:
+        try:
+            return await sorry(visit, 500)
+        except Exception as fault:  # it was the frame of every page that failed
+            log.error("the page that says so failed too", fault=type(fault).__name__, at=logs.where(fault))
+            return PlainTextResponse("Something went wrong. It was our fault and is written down.", 500)
+
     async def _answer(self, visit: Visit) -> Response:
+        address = cookies.client_address(visit.request.scope, self._console.desk.settings.proxy_hops)
+        if not self._console.anybody.allows(address):
+            return PlainTextResponse("Too Many Requests", 429, headers={**shell.HEADERS, "retry-after": "5"})
         visit.session = await signed_in(self._console, visit.request, use=not self._background)
+        if visit.session is not None and not self._console.somebody.allows(visit.session.id):
+            return await sorry(visit, 429)
         if self.policy is not Policy.PUBLIC and visit.session is None:
             return visit.to_sign_in()
         if visit.request.method not in cookies.SAFE_METHODS:
@@ -182,6 +208,46 @@ class Door:
         if self.audits and response.status_code < 400 and self.audits not in visit.audited:
             await visit.audit(self.audits, visit.request.path_params.get("call_id"))
         return response
+
+
+class SocketDoor:
+    """The door of a WebSocket. Browsers let any page open one, with our cookies, and ask nobody: here `Origin` decides (T43)."""
+
+    def __init__(self, console: Console, path: str, talk: Talk, policy: Policy, *, audits: str) -> None:
+        if policy not in NEEDS:
+            raise OurFault(f"{policy} is no policy of a socket of the console")
+        self.policy, self.audits = policy, audits
+        self._console, self._path, self._talk = console, path, talk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        visit = Visit(self._console, Request({**scope, "type": "http", "method": "GET"}), None, NOBODY)
+        try:
+            if await self._admits(visit):
+                await self._talk(visit, socket)
+                return
+        except (NotFound, NotAudited, StoreUnavailable) as fault:
+            log.warning("a socket was refused", path=self._path, fault=type(fault).__name__)
+        except WebSocketDisconnect:
+            return
+        except Exception as fault:
+            log.error("a socket failed", path=self._path, fault=type(fault).__name__, at=logs.where(fault))
+        if socket.application_state is not WebSocketState.DISCONNECTED:
+            # before it was accepted, the server makes this a 403
+            await socket.close(1008 if socket.application_state is WebSocketState.CONNECTING else 1011)
+
+    async def _admits(self, visit: Visit) -> bool:
+        headers = visit.request.headers
+        if "origin" not in headers or not cookies.comes_from_us(headers, self._console.desk.settings.public_url):
+            log.warning("a socket from elsewhere was refused", path=self._path)
+            return False
+        visit.session = await signed_in(self._console, visit.request)
+        if visit.session is None or not visit.user.role.includes(NEEDS[self.policy]):
+            return False
+        if not self._console.somebody.allows(visit.session.id):
+            return False
+        await visit.audit(self.audits, visit.request.path_params.get("call_id"))
+        return True
 
 
 async def signed_in(console: Console, request: Request, *, use: bool = True) -> Session | None:

@@ -86,20 +86,17 @@ def comes_from_us(headers: Mapping[str, str], public_url: str) -> bool:
     """Whether the browser says that one of our own pages sent this request.
 
     `Sec-Fetch-Site` is believed where it comes: no page can forge it (Fetch Metadata Request Headers, W3C). Otherwise `Origin` must
-    name our public address, or the very host that was asked. A request with neither is no browser's form.
+    name our public address or the very host that was asked, and over https if that is what we are. With neither it is no form.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None and site != "same-origin":
         return False
     if origin is None:
         return site == "same-origin"
-    ours = urlsplit(public_url)
-    theirs = urlsplit(origin)
-    if theirs.scheme not in ("http", "https") or not theirs.netloc:
+    ours, theirs = urlsplit(public_url), urlsplit(origin)
+    if theirs.scheme not in ("http", "https") or (ours.scheme == "https" and theirs.scheme != "https"):
         return False
-    return (theirs.scheme, theirs.netloc.lower()) == (ours.scheme, ours.netloc.lower()) or theirs.netloc.lower() == headers.get(
-        "host", ""
-    ).lower()
+    return theirs.netloc.lower() in (ours.netloc.lower(), headers.get("host", "").lower()) and theirs.netloc != ""
 
 
 def own_path(path: str | None, otherwise: str = HOME) -> str:

@@ -35,7 +35,7 @@ def routes(console: Console) -> list[BaseRoute]:
 async def show(visit: Visit) -> Response:
     """The page to sign in; whoever is signed in goes on."""
     back = cookies.own_path(visit.request.query_params.get("next"))
-    return visit.redirect(back) if visit.session else await _page(visit, back)
+    return visit.redirect(back) if visit.session else await page(visit, back)
 
 
 async def sign_in(visit: Visit) -> Response:
@@ -46,14 +46,14 @@ async def sign_in(visit: Visit) -> Response:
     for key, rate in ((f"address:{address}", OF_AN_ADDRESS), (f"name:{name}", OF_A_NAME)):
         wait = await console.limits.take(key, rate)
         if wait is not None:
-            response = await _page(visit, back, wrong=f"Too many attempts. Try again in {in_words(wait)}.", status=429)
+            response = await page(visit, back, wrong=f"Too many attempts. Try again in {in_words(wait)}.", status=429)
             response.headers["retry-after"] = str(wait)
             return response
     user = await console.users.check(name, password)
     if user is None:
         known = await console.users.find(name) if name else None
         await visit.audit("sign_in.refused", known.name if known else None, actor="nobody")
-        return await _page(visit, back, wrong=WRONG, status=401)
+        return await page(visit, back, wrong=WRONG, status=401)
     await console.limits.give_back(f"address:{address}", OF_AN_ADDRESS)
     await console.limits.forget(f"name:{name}")
     return await begin(visit, user, SignedInBy.PASSWORD, back)
@@ -68,7 +68,7 @@ async def begin(visit: Visit, user: User, by: SignedInBy, back: str) -> Response
     try:
         token, _ = await console.users.begin(user.id, by, browser=cookies.browser_name(visit.request.headers.get("user-agent", "")))
     except BadAccount:  # disabled this very moment
-        return await _page(visit, back, wrong=WRONG, status=401)
+        return await page(visit, back, wrong=WRONG, status=401)
     visit.set_cookie(cookies.SESSION, token, seconds=console.desk.settings.session_hours * 3_600)
     visit.drop_cookie(cookies.VISIT)
     return visit.redirect(back)
@@ -84,8 +84,9 @@ async def sign_out(visit: Visit) -> Response:
     return visit.redirect(cookies.SIGN_IN)
 
 
-async def _page(visit: Visit, back: str, *, wrong: str | None = None, status: int = 200) -> Response:
-    name, provider = visit.field("name")[:100], None
+async def page(visit: Visit, back: str, *, wrong: str | None = None, status: int = 200) -> Response:
+    """The page to sign in, with what went wrong."""
+    name, provider = visit.field("name")[:100], visit.console.provider.name if visit.console.provider else None
     return await visit.page("console/sign_in.html", back=back, wrong=wrong, name=name, provider=provider, status=status)
 
 

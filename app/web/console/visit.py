@@ -63,8 +63,13 @@ class Visit:
 
     @property
     def by_htmx(self) -> bool:
-        """A part of a page is asked for, by htmx."""
-        return self.request.headers.get("hx-request") == "true" and not self.request.headers.get("hx-boosted")
+        """htmx asks, and not the browser itself: it follows redirects on its own, so it is told of one in a header."""
+        return self.request.headers.get("hx-request") == "true"
+
+    @property
+    def wants_part(self) -> bool:
+        """A part of the page is wanted, and not all of it."""
+        return self.by_htmx and self.request.headers.get("hx-request-type") != "full"
 
     @property
     def path(self) -> str:
