@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from app import logs
 from app.cli import reading
 from app.cli.data import as_json
 from app.settings import Settings
@@ -41,6 +42,7 @@ PATIENCE_S = 20.0
 def reconcile(since: str, until: str | None, no_repair: bool, in_json: bool) -> None:
     """Compare our calls with the carrier's call log, and repair what differs. Exit code 0 if no gap remains."""
     settings = reading.settings()
+    logs.set_up(settings.log_level)
     now, zone = datetime.now(UTC), ZoneInfo(settings.business_timezone)
     begin = moment(since, now, zone, "--since")
     end = now if until is None else moment(until, now, zone, "--until", day_ends=True)
