@@ -65,8 +65,26 @@ AMONG = ("outcome", "end_reason", "disposition", "intent", "sentiment", "urgency
 RANGES = {"lead_score": calls.c.lead_score, "latency": calls.c.latency_p95_ms, "duration": calls.c.duration_ms}
 
 
-async def conditions(connection: AsyncConnection, database: Database, filters: Filters) -> list[sa.ColumnElement[bool]]:
-    """What the filters ask of a row of `calls`. The words of a text are looked up for it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What filters ask of a row of `calls`, and the columns by which such rows come in the order of time."""
+
+    where: list[sa.ColumnElement[bool]]
+    started_at: sa.ColumnElement[datetime]
+    call_id: sa.ColumnElement[str]
+
+
+async def ask(connection: AsyncConnection, database: Database, filters: Filters, *, by_time: bool = True) -> Asked:
+    """The filters as conditions; what a text has to do with it depends on the order that is wanted (`search.matching`)."""
+    where = conditions(database, filters)
+    if filters.text is None or not filters.text.strip():
+        return Asked(where=where, started_at=calls.c.started_at, call_id=calls.c.call_id)
+    found = await search.matching(connection, filters.text, since=filters.since, until=filters.until, by_time=by_time)
+    return Asked(where=[*where, *found.where], started_at=found.started_at, call_id=found.call_id)
+
+
+def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bool]]:
+    """What the filters ask of a row of `calls`, but for the text."""
     asked = [among(calls.c[name], getattr(filters, name)) for name in AMONG if getattr(filters, name)]
     if filters.since is not None:
         asked.append(calls.c.started_at >= filters.since)
@@ -91,8 +109,6 @@ async def conditions(connection: AsyncConnection, database: Database, filters: F
         asked.append(calls.c.call_id.in_(filters.call_ids))
     if filters.tool is not None or filters.tool_status:
         asked.append(calls.c.call_id.in_(_with_tool(filters)))
-    if filters.text is not None and filters.text.strip():
-        asked.append(await search.matching(connection, filters.text))
     return asked
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import TheirFault
 from app.store import facts
 from app.store.engine import Database
-from app.store.filters import Filters, conditions
+from app.store.filters import Asked, Filters, ask
 from app.store.tables import Direction, Moment, calls
 
 ROW = tuple(
@@ -118,7 +118,7 @@ class Listing:
         limit = max(1, min(MOST_ROWS, limit))
         place = None if cursor is None else _place(cursor, sort)
         async with self._database.read("list calls") as connection:
-            asked = await conditions(connection, self._database, filters)
+            asked = await self._asked(connection, filters, sort)
             keys = await _keys(connection, asked, sort, place, limit + 1)
             if not keys and place is not None and not place.forward:  # what stood before it is gone
                 place = None
@@ -145,7 +145,7 @@ class Listing:
             found = (await connection.execute(mine)).one_or_none()
             if found is None:
                 return None, None
-            asked = await conditions(connection, self._database, filters)
+            asked = await self._asked(connection, filters, sort)
             before = await _keys(connection, asked, sort, _Place(found[0], call_id, forward=False), 1)
             behind = await _keys(connection, asked, sort, _Place(found[0], call_id, forward=True), 1)
         return (before[0][1] if before else None), (behind[0][1] if behind else None)
@@ -153,8 +153,8 @@ class Listing:
     async def count(self, filters: Filters, *, up_to: int = 10_000) -> Count:
         """How many calls the filters leave, counted no further than `up_to`."""
         async with self._database.read("count calls") as connection:
-            asked = await conditions(connection, self._database, filters)
-            some = sa.select(calls.c.call_id).where(*asked).limit(up_to + 1).subquery()
+            asked = await ask(connection, self._database, filters)
+            some = sa.select(calls.c.call_id).where(*asked.where).limit(up_to + 1).subquery()
             found = int((await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one())
         return Count(min(found, up_to), found > up_to)
 
@@ -163,7 +163,7 @@ class Listing:
         place: _Place | None = None
         while True:
             async with self._database.read("list calls") as connection:
-                asked = await conditions(connection, self._database, filters)
+                asked = await self._asked(connection, filters, sort)
                 keys = await _keys(connection, asked, sort, place, AT_ONCE)
             for _, call_id in keys:
                 yield call_id
@@ -171,43 +171,47 @@ class Listing:
                 return
             place = _Place(*keys[-1], forward=True)
 
+    async def _asked(self, connection: AsyncConnection, filters: Filters, sort: Sort) -> Asked:
+        return await ask(connection, self._database, filters, by_time=sort.by is SortBy.STARTED_AT)
 
-async def _keys(
-    connection: AsyncConnection, asked: Conditions, sort: Sort, place: _Place | None, limit: int
-) -> list[tuple[Any, str]]:
+
+async def _keys(connection: AsyncConnection, asked: Asked, sort: Sort, place: _Place | None, limit: int) -> list[tuple[Any, str]]:
     """The keys (value, name) that follow a place, in the direction of the place."""
-    column = calls.c[sort.by.value]
+    nullable = calls.c[sort.by.value].nullable
+    column = calls.c[sort.by.value] if nullable else asked.started_at
     forward = place is None or place.forward
     descending = sort.descending is forward
-    known: Conditions = [column.is_not(None)] if column.nullable else []
+    known: Conditions = [column.is_not(None)] if nullable else []
     parts: list[tuple[bool, Conditions]] = [(True, known)]
-    if column.nullable:
+    if nullable:
         parts.insert(1 if forward else 0, (False, [column.is_(None)]))
     if place is not None:
         here = place.value is not None
-        names = [is_known for is_known, _ in parts]
-        parts = parts[names.index(here) :]
-        parts[0] = (here, [*parts[0][1], _beyond(column, place, descending)])
+        parts = parts[[is_known for is_known, _ in parts].index(here) :]
+        parts[0] = (here, [*parts[0][1], _beyond(column, asked.call_id, place, descending)])
     found: list[tuple[Any, str]] = []
     for _, part in parts:
-        order = (column.desc(), calls.c.call_id.desc()) if descending else (column, calls.c.call_id)
-        query = sa.select(column, calls.c.call_id).where(*asked, *part).order_by(*order).limit(limit - len(found))
+        order = (column.desc(), asked.call_id.desc()) if descending else (column, asked.call_id)
+        query = sa.select(column, asked.call_id).where(*asked.where, *part).order_by(*order).limit(limit - len(found))
         found += [(row[0], row[1]) for row in await connection.execute(query)]
         if len(found) == limit:
             break
     return found
 
 
-def _beyond(column: sa.Column[Any], place: _Place, descending: bool) -> sa.ColumnElement[bool]:
-    key = sa.tuple_(column, calls.c.call_id)
-    here = sa.tuple_(
-        sa.bindparam(None, place.value, type_=column.type), sa.bindparam(None, place.call_id, type_=calls.c.call_id.type)
+def _beyond(column: sa.ColumnElement[Any], name: sa.ColumnElement[str], place: _Place, descending: bool) -> sa.ColumnElement[bool]:
+    here = sa.bindparam(None, place.call_id, type_=name.type)
+    key, there = (
+        (name, here)
+        if place.value is None
+        else (
+            sa.tuple_(column, name),
+            sa.tuple_(sa.bindparam(None, place.value, type_=column.type), here),
+        )
     )
-    if place.value is None:
-        key, here = calls.c.call_id, sa.bindparam(None, place.call_id, type_=calls.c.call_id.type)  # type: ignore[assignment]
     if place.inclusive:
-        return key <= here if descending else key >= here
-    return key < here if descending else key > here
+        return key <= there if descending else key >= there
+    return key < there if descending else key > there
 
 
 async def _rows(connection: AsyncConnection, names: list[str]) -> dict[str, dict[str, Any]]:

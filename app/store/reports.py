@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from app.store.engine import Database
-from app.store.filters import ERRAND, Filters, conditions
+from app.store.filters import ERRAND, Filters, ask
 from app.store.identity import ALPHABET
 from app.store.tables import Moment, ToolStatus, calls, tool_invocations, turns
 
@@ -180,7 +180,7 @@ class Reports:
         start = self._start_of_bin(step).label("start")
         counted = (sa.func.count(), sa.func.sum(calls.c.cost_usd), sa.func.count(calls.c.cost_usd), sa.func.sum(calls.c.barge_ins))
         async with self._database.read("count calls by the hour") as connection:
-            asked = await conditions(connection, self._database, filters)
+            asked = (await ask(connection, self._database, filters)).where
             found = (await connection.execute(sa.select(start, *counted).where(*asked).group_by(start))).all()
         bins = [
             (_moment(begins, step).astimezone(self._zone), number, float(cost or 0), costed)
@@ -230,19 +230,13 @@ class Reports:
     async def latency(self, filters: Filters) -> Latency:
         """Percentiles by nearest rank over the turns; of all of them up to 2,000 calls, above that of a sample of so many calls."""
         async with self._database.read("look at latencies") as connection:
-            asked = [*await conditions(connection, self._database, filters), calls.c.latency_p95_ms.is_not(None)]
+            asked = [*(await ask(connection, self._database, filters)).where, calls.c.latency_p95_ms.is_not(None)]
             counting = sa.select(sa.func.count(calls.c.call_id)).where(*asked)
             of_calls = int((await connection.execute(counting)).scalar_one())
             if of_calls > SAMPLE:
                 asked.append(self._random_part() < _letters(SAMPLE / of_calls))
-            # the limit excludes nothing; with it the planner knows that it is about a few calls
-            sample = sa.select(calls.c.call_id).where(*asked).limit(2 * SAMPLE).cte("sample")
-            waited = (
-                sa.select(turns.c.latency_ms, sa.func.count())
-                .join(sample, sample.c.call_id == turns.c.call_id)
-                .where(turns.c.latency_ms.is_not(None))
-                .group_by(turns.c.latency_ms)
-            )
+            sample = sa.select(calls.c.call_id).where(*asked).limit(2 * SAMPLE).cte("sample")  # the limit excludes nothing
+            waited = self._turns_of(sample)
             histogram = {latency: number for latency, number in await connection.execute(waited)}
             drawn = of_calls
             if of_calls > SAMPLE:
@@ -262,7 +256,7 @@ class Reports:
     async def tools(self, filters: Filters) -> list[Tool]:
         """How each errand fared in the calls of the window, by name."""
         async with self._database.read("look at the tools") as connection:
-            asked = await conditions(connection, self._database, filters)
+            asked = (await ask(connection, self._database, filters)).where
             done = sa.select(tool_invocations.c.name, tool_invocations.c.status, sa.func.count())
             done = done.where(
                 tool_invocations.c.kind == ERRAND, tool_invocations.c.call_id.in_(sa.select(calls.c.call_id).where(*asked))
@@ -289,10 +283,19 @@ class Reports:
 
     async def _counted(self, columns: tuple[sa.Column[Any], ...], filters: Filters) -> list[Any]:
         async with self._database.read("count calls") as connection:
-            asked = await conditions(connection, self._database, filters)
+            asked = (await ask(connection, self._database, filters)).where
             query = sa.select(*columns, sa.func.count()).where(*asked).group_by(*columns)
             found = list(await connection.execute(query))
         return sorted(found, key=lambda row: (-row[-1], *(str(value or "") for value in row[:-1])))
+
+    def _turns_of(self, sample: sa.CTE) -> sa.Select[Any]:
+        """How often each latency is among the turns of some calls. The turns are looked up call by call: to the planner, who does
+        not know how few the calls are, reading all turns there are would often seem cheaper (OFFSET 0 forbids it that)."""
+        measured = sa.select(turns.c.latency_ms).where(turns.c.call_id == sample.c.call_id, turns.c.latency_ms.is_not(None))
+        if self._database.embedded:
+            return measured.add_columns(sa.func.count()).group_by(turns.c.latency_ms)
+        each = measured.correlate(sample).offset(sa.literal_column("0")).lateral("measured")
+        return sa.select(each.c.latency_ms, sa.func.count()).select_from(sample.join(each, sa.true())).group_by(each.c.latency_ms)
 
     def _start_of_bin(self, step: timedelta) -> sa.ColumnElement[Any]:
         if not self._database.embedded:

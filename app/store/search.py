@@ -12,6 +12,8 @@ Rule 4: a word of another key is never found. After a key has been set, `index_a
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,8 +26,7 @@ from app.store.tables import RowState, calls, search_tokens, utterances
 MOST_WORDS = 12
 """Of a question; the rest is not looked at."""
 FEW = 4_000
-"""Calls that have a word. So many are found by the word; of more, the calls are walked in the order asked for, and each is asked
-for the word. There both ways cost about the same in a database of a million calls."""
+"""Calls that have a word: up to so many it is rare. There the two ways of `matching` cost about the same in a million calls."""
 
 _NOT_KEPT = """
 a about all am an and any are as at be because been but by can could did do does for from get go going got had has have he her here
@@ -60,15 +61,16 @@ def _parts(word: str) -> list[str]:
 async def index_call(connection: AsyncConnection, call_id: str, texts: Iterable[str | None] | None = None) -> None:
     """Make a call findable by the words of its texts and by no others (rule 3), within the caller's transaction.
 
-    `texts` are read from the tables if they are not given: all that was heard, and the summary.
+    `texts` are read from the tables if they are not given: all that was heard, and the summary. The call's row must be there.
     """
     given = await texts_of(connection, call_id) if texts is None else texts
     blind, dialect = BlindWord(), connection.dialect
     wanted = {blind.kept(word, dialect) for text in given if text for word in words(text)}
+    begun = (await connection.execute(sa.select(calls.c.started_at).where(calls.c.call_id == call_id))).scalar_one()
     mine = search_tokens.c.call_id == call_id
     kept = set((await connection.execute(sa.select(search_tokens.c.token).where(mine))).scalars())
     if kept - wanted:
-        gone = mine & (search_tokens.c.token == sa.bindparam("gone"))
+        gone = (search_tokens.c.token == sa.bindparam("gone")) & (search_tokens.c.started_at == begun) & mine
         await connection.execute(sa.delete(search_tokens).where(gone), [{"gone": token} for token in kept - wanted])
     if wanted - kept:
         insert = sqlite.insert(search_tokens) if dialect.name == "sqlite" else postgresql.insert(search_tokens)
@@ -101,27 +103,47 @@ async def index_again(database: Database, *, after: str = "", batch: int = 50) -
         yield after, len(names)
 
 
-async def matching(connection: AsyncConnection, text: str) -> sa.ColumnElement[bool]:
-    """The condition on `calls` that a call has all the words of a text. A text without any word that is kept is found nowhere."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """How to find the calls that have the words: conditions on `calls`, and the columns by which they come in the order of time."""
+
+    where: list[sa.ColumnElement[bool]]
+    started_at: sa.ColumnElement[datetime]
+    call_id: sa.ColumnElement[str]
+
+
+async def matching(
+    connection: AsyncConnection, text: str, *, since: datetime | None = None, until: datetime | None = None, by_time: bool = True
+) -> Found:
+    """The calls that have all the words of a text. A text without any word that is kept is found nowhere.
+
+    Asked for by time, the entries of the rarest word are followed: they lie in the order of time, and so the first page is read
+    from their beginning however many there are. In another order (`by_time` false) the calls of a rare word are all looked up and
+    sorted; for a frequent one the calls are walked in that order, and each is asked for the word.
+    """
     asked = words(text)[:MOST_WORDS]
-    if not asked:
-        return sa.false()
     by_rarity = sorted([(await _calls_with(connection, word), word) for word in asked])
+    if not by_rarity or by_rarity[0][0] == 0:
+        return Found(where=[sa.false()], started_at=calls.c.started_at, call_id=calls.c.call_id)
     (fewest, rarest), *others = by_rarity
-    if fewest == 0:
-        return sa.false()
-    if fewest > FEW:
-        return sa.and_(*(_has(word, calls.c.call_id) for _, word in by_rarity))
-    # The limit excludes nothing. It keeps the planner from turning this around and walking all calls.
-    found = sa.select(search_tokens.c.call_id).where(search_tokens.c.token == rarest)
-    for _, word in others:
-        found = found.where(_has(word, search_tokens.c.call_id))
-    return calls.c.call_id.in_(found.limit(2 * FEW))
+    if not by_time and fewest > FEW:
+        where = [_has(word, calls) for _, word in by_rarity]
+        return Found(where=where, started_at=calls.c.started_at, call_id=calls.c.call_id)
+    entry = search_tokens.alias()
+    where = [entry.c.token == rarest, *(_has(word, entry) for _, word in others)]
+    where += [entry.c.started_at >= since] if since is not None else []
+    where += [entry.c.started_at < until] if until is not None else []
+    if not by_time:
+        # the limit excludes nothing; it keeps the planner from turning this around and walking all calls
+        few = calls.c.call_id.in_(sa.select(entry.c.call_id).where(*where).limit(2 * FEW))
+        return Found(where=[few], started_at=calls.c.started_at, call_id=calls.c.call_id)
+    same = [entry.c.call_id == calls.c.call_id, entry.c.started_at == calls.c.started_at]
+    return Found(where=[*same, *where], started_at=entry.c.started_at, call_id=entry.c.call_id)
 
 
-def _has(word: str, call_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def _has(word: str, of: sa.FromClause) -> sa.ColumnElement[bool]:
     token = search_tokens.alias()
-    return sa.exists().where(token.c.token == word, token.c.call_id == call_id)
+    return sa.exists().where(token.c.token == word, token.c.started_at == of.c.started_at, token.c.call_id == of.c.call_id)
 
 
 async def _calls_with(connection: AsyncConnection, word: str) -> int:

@@ -328,12 +328,11 @@ tool_invocations = sa.Table(
     *not_negative("duration_ms", "attempts"),
     sa.CheckConstraint("status = 'intended' OR finished_at IS NOT NULL", name="answered_says_when"),
     sa.UniqueConstraint("call_id", "tool_call"),
-    sa.Index(None, "status"),
-    # how the tools fared in a window; controls, which are many and cannot fail, are not in it
+    # how the tools fared in a window, and the calls in which one failed; controls, which are many and cannot fail, are not in it
     sa.Index(
-        "ix_tool_invocations_started_at",
-        "started_at",
-        postgresql_include=("name", "status", "call_id"),
+        "ix_tool_invocations_errands",
+        *("status", "started_at"),
+        postgresql_include=("name", "call_id"),
         postgresql_where=sa.text("kind = 'errand'"),
         sqlite_where=sa.text("kind = 'errand'"),
     ),
@@ -343,6 +342,8 @@ search_tokens = sa.Table(
     "search_tokens",
     metadata,
     sa.Column("token", BlindWord, primary_key=True, autoincrement=False),
+    # the call's, so that the entries of a word lie in the order of the list
+    sa.Column("started_at", Moment, primary_key=True),
     of_call(primary_key=True),
     # to index a call anew, and to take it out when it goes
     sa.Index(None, "call_id"),

@@ -21,9 +21,10 @@ def upgrade() -> None:
     op.create_table(
         "search_tokens",
         sa.Column("token", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("call_id", sa.String(length=26), nullable=False),
         sa.ForeignKeyConstraint(["call_id"], ["calls.call_id"], name=op.f("fk_search_tokens_call_id_calls"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("token", "call_id", name=op.f("pk_search_tokens")),
+        sa.PrimaryKeyConstraint("token", "started_at", "call_id", name=op.f("pk_search_tokens")),
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_search_tokens_call_id"), "search_tokens", ["call_id"])
@@ -31,11 +32,12 @@ def upgrade() -> None:
     for column in SORTED:
         add_index(f"ix_calls_{column}_call_id", "calls", [column, "call_id"])
     add_index(
-        *("ix_tool_invocations_started_at", "tool_invocations", ["started_at"]),
+        *("ix_tool_invocations_errands", "tool_invocations", ["status", "started_at"]),
         where="kind = 'errand'",
-        include=("name", "status", "call_id"),
+        include=("name", "call_id"),
     )
-    # the index by time and `COUNTED` serves what these did
+    # what these did, the new ones do
+    drop_index("ix_tool_invocations_status", "tool_invocations")
     drop_index("ix_calls_started_at", "calls")
     drop_index("ix_calls_disposition", "calls")
 
@@ -43,7 +45,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     add_index("ix_calls_started_at", "calls", ["started_at"])
     add_index("ix_calls_disposition", "calls", ["disposition"])
-    drop_index("ix_tool_invocations_started_at", "tool_invocations")
+    add_index("ix_tool_invocations_status", "tool_invocations", ["status"])
+    drop_index("ix_tool_invocations_errands", "tool_invocations")
     for column in reversed(SORTED):
         drop_index(f"ix_calls_{column}_call_id", "calls")
     drop_index("ix_calls_started_at_call_id", "calls")
