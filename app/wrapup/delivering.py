@@ -103,7 +103,7 @@ class Delivering:
         delivery = await self._deliveries.pending(delivery_id)
         if delivery is None:
             return
-        came = Sent(**sent)
+        came = Sent.of(sent)
         again_at = None if came.fault is None else self.again_at(delivery.created_at, attempt, came)
         recorded = await self._deliveries.record(delivery_id, attempt, status=came.status, fault=came.fault, again_at=again_at)
         if recorded and came.fault is not None and again_at is None:

@@ -45,16 +45,17 @@ def outbox(settings: Settings) -> Callable[[Mapping[str, Any], str], Sequence[Ne
     def of(row: Mapping[str, Any], event: str) -> list[NewDelivery]:
         news = []
         if settings.webhook_url is not None:
-            body = compact({"type": event, "timestamp": _timestamp(row, event), "data": Row.of(row).json_ready()})
+            told = Row.of(row).json_ready()
+            body = compact({"type": event, "timestamp": _timestamp(told, event), "data": told})
             news.append(
                 NewDelivery(kind=DeliveryKind.WEBHOOK, destination=CRM, event=event, revision=int(row["revision"]), body=body)
             )
         for alert in alerts(row, settings):
-            told = Telling.of(row, alert, settings, zone)
+            words = Telling.of(row, alert, settings, zone)
             if settings.smtp_url is not None:
-                news.append(_to_people(DeliveryKind.MAIL, alert, {"subject": told.subject, "text": told.mail()}))
+                news.append(_to_people(DeliveryKind.MAIL, alert, {"subject": words.subject, "text": words.mail()}))
             if settings.chat_webhook_url is not None:
-                news.append(_to_people(DeliveryKind.CHAT, alert, {"text": told.chat()}))
+                news.append(_to_people(DeliveryKind.CHAT, alert, {"text": words.chat()}))
         return news
 
     return of
@@ -130,9 +131,9 @@ def _to_people(kind: DeliveryKind, alert: Alert, message: dict[str, str]) -> New
     return NewDelivery(kind=kind, destination=PEOPLE, event=f"alert.{alert.value}", revision=0, body=compact(message))
 
 
-def _timestamp(row: Mapping[str, Any], event: str) -> str:
+def _timestamp(told: Mapping[str, Any], event: str) -> str:
     """When it happened: of a finished row, when it was judged; of a changed one, when it changed."""
-    happened = (row.get("analyzed_at") or row["updated_at"]) if event == FINISHED else row["updated_at"]
+    happened = (told["analyzed_at"] or told["updated_at"]) if event == FINISHED else told["updated_at"]
     return str(happened)
 
 

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -36,6 +36,16 @@ class Sent:
     """How long the peer asked us to wait."""
     final: bool = False
     """The fault is for good: trying again is worth nothing."""
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Self:
+        """From what a durable job has kept, perhaps under another version of us."""
+        return cls(
+            status=kept.get("status"),
+            fault=kept.get("fault"),
+            retry_after_s=kept.get("retry_after_s"),
+            final=bool(kept.get("final")),
+        )
 
     def json_ready(self) -> dict[str, Any]:
         """For a durable job to keep."""
