@@ -177,7 +177,9 @@ class Users:
 
     async def check(self, name: str, password: str) -> User | None:
         """The account of that name, if that is its password (rule 1). A hash of yesterday's parameters is renewed."""
-        query = sa.select(users).where(users.c.name == name.strip().lower())
+        name = name.strip().lower()
+        # What is no name is nobody's: the store would find `ann` for `ann` with a NUL behind it, past the limit of tries for `ann`.
+        query = sa.select(users).where(users.c.name == name, sa.true() if NAME.fullmatch(name) else sa.false())
         async with self._database.read("check a password") as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         kept = None if row is None or row["disabled_at"] is not None else row["password_hash"]
