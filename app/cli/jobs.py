@@ -171,9 +171,11 @@ async def _migrated(url: str) -> None:
     told: str | None = None
     while True:
         try:
-            if await asyncio.to_thread(migrate.is_current, url):
+            if await asyncio.to_thread(reading.revision, url) == migrate.head():
                 return
             waiting = "the database is of another version than this code; the jobs wait for it. Run: callrow migrate"
+        except reading.NotMigrated:
+            waiting = "the database has no tables yet; the jobs wait for them. Run: callrow migrate"
         except StoreUnavailable:
             waiting = "the database is away; the jobs wait for it"
         if waiting != told:
