@@ -9,7 +9,7 @@ word that is in no closed list is NULL here.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -260,14 +260,14 @@ class _Said:
 
     def of(self, names: Any) -> list[Evidence]:
         """Those that are there, in the order given."""
-        return [self._by_ref[name] for name in names if name in self._by_ref] if isinstance(names, list | tuple) else []
+        return [self._by_ref[name] for name in _list(names) if isinstance(name, str) and name in self._by_ref]
 
     def noted_from(self, key: Any, at_ms: Any) -> Evidence | None:
         """The utterance that an agent's slot was heard in. It knows it by the key alone, and keys come again on another stream:
         of several it is the last that had begun when the slot was noted.
         """
-        alike = sorted(self._by_key.get(key, ()), key=lambda spoken: spoken.at_ms)
-        before = [spoken for spoken in alike if spoken.at_ms <= (at_ms or 0)]
+        alike = sorted(self._by_key.get(_text(key) or "", ()), key=lambda spoken: spoken.at_ms)
+        before = [spoken for spoken in alike if spoken.at_ms <= (at_ms if isinstance(at_ms, int) else 0)]
         return (before or alike[:1])[-1] if alike else None
 
 
@@ -277,11 +277,11 @@ def _slot(slot: Mapping[str, Any], said: _Said) -> dict[str, Any]:
         "value": _text(slot.get("value")),
         "confirmed": bool(slot.get("confirmed")),
         "source": _one_of(Source, slot.get("source")) or Source.AGENT,
-        "agent": slot.get("agent") or None,
+        "agent": _text(slot.get("agent")) or None,
         "utterance": said.noted_from(slot.get("utterance"), slot.get("at")),
         "second_reading": {
             "value": _text(second.get("value")),
-            "confidence": second.get("confidence"),
+            "confidence": _share(second.get("confidence")),
             "evidence": said.of(second.get("evidence")),
         }
         if isinstance(second, Mapping)
@@ -299,7 +299,7 @@ def _judged(one: Mapping[str, Any], said: _Said) -> dict[str, Any]:
     return {
         "value": value if isinstance(value, str | int | float | list | None) else str(value),
         "source": one["source"],
-        "confidence": one.get("confidence"),
+        "confidence": _share(one.get("confidence")),
         "analyzer": one.get("analyzer"),
         "model": one.get("model"),
         "prompt_version": one.get("prompt_version"),
@@ -309,7 +309,7 @@ def _judged(one: Mapping[str, Any], said: _Said) -> dict[str, Any]:
                 "because": _text(reason.get("because")) or None,
                 "evidence": said.of(reason.get("evidence")),
             }
-            for reason in one.get("reasons") or ()
+            for reason in map(_mapping, _list(one.get("reasons")))
         ],
         "evidence": said.of(one.get("evidence")),
         "at": one.get("at"),
@@ -326,6 +326,14 @@ def _usage(usage: Any) -> dict[str, dict[str, Any]]:
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _share(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def _text(value: Any) -> str | None:

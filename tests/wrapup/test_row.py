@@ -1,12 +1,18 @@
 """The row as others get it: against its committed schema, from real rows of both databases."""
 
+import asyncio
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.call.disposition import EndReason, Memory, Outcome, Slot
+from app.store.after_tables import Source
 from app.store.engine import Database
 from app.store.judgements import Judgements
 from app.wrapup.row import COMMITTED, Row, schema, schema_text
@@ -144,6 +150,51 @@ async def test_a_word_of_an_agents_that_is_in_no_closed_list_costs_no_row(databa
     assert row.urgency is None
     assert row.slots["urgency"].value == "as soon as ? you can"
     assert (row.slots["plan"].value, row.disposition) == ("B", "odd")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+JUDGED = st.fixed_dictionaries(
+    {"source": st.sampled_from([source.value for source in Source])},
+    optional=dict.fromkeys(("value", "confidence", "reasons", "evidence"), ANYTHING),
+)
+SLOT = ANYTHING | st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("value", "confirmed", "source", "agent", "utterance", "at", "second_reading", "noted"), ANYTHING)
+)
+
+
+@pytest.fixture(scope="module")
+def a_row(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A finished row of the store."""
+
+    async def made() -> dict[str, Any]:
+        database = Database(f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path_factory.mktemp('row') / 'callrow.db')}")
+        try:
+            return await row_of(database, await finished(database))
+        finally:
+            await database.close()
+
+    return asyncio.run(made())
+
+
+@given(
+    changes=st.fixed_dictionaries(
+        {},
+        optional={
+            "slots": ANYTHING | st.dictionaries(st.text(max_size=3), SLOT, max_size=3),
+            "judged": st.dictionaries(st.text(max_size=3), JUDGED, max_size=3),
+            **dict.fromkeys(("usage", "review_reasons", "sentiment_course"), ANYTHING),
+            **dict.fromkeys(("urgency", "escalation_reason", "disposition", "analyzer"), st.none() | st.text()),
+        },
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_no_private_json_of_the_store_costs_a_row(a_row: dict[str, Any], changes: dict[str, Any]):
+    row = Row.of(a_row | changes)
+    assert as_read_again(row).call_id == a_row["call_id"]
 
 
 async def test_a_slot_finds_its_utterance_among_those_of_the_same_key_on_another_stream(database: Database):
