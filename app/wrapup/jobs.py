@@ -403,21 +403,23 @@ async def alone(lock: Path | None, *, look_s: float = 0.5) -> AsyncIterator[None
 
 
 class EngineLines(logging.Handler):
-    """What DBOS logs, as lines of ours: where in it, and which fault, never its words, which quote what passed through. One place
-    speaks once a minute: with its database away it would fill a disk."""
+    """What DBOS logs, as lines of ours: where in it, and which fault, never its words, which quote what passed through.
+
+    One place reports an error once a minute, and all of it together one warning: with its database away it would fill a disk.
+    """
 
     SILENCE_S = 60.0
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._spoke: dict[tuple[str, int], float] = {}
+        self._spoke: dict[tuple[str, int] | None, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, unless its place has spoken just now."""
-        place, now = (record.filename, record.lineno), time.monotonic()
-        if now - self._spoke.get(place, -self.SILENCE_S) < self.SILENCE_S:
+        """Write one record, unless its kind was written just now."""
+        kind, now = (record.filename, record.lineno) if record.levelno >= logging.ERROR else None, time.monotonic()
+        if now - self._spoke.get(kind, -self.SILENCE_S) < self.SILENCE_S:
             return
-        self._spoke[place] = now
+        self._spoke[kind] = now
         fault = record.exc_info[1] if record.exc_info else None
         log.log(
             record.levelno,

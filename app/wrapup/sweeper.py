@@ -126,10 +126,8 @@ class Sweeper:
         now = _now()
         try:
             await self.sweep()
-        except StoreUnavailable:  # rule 4
-            if not self._away:
-                log.warning("the database is away; the jobs wait for it")
-            self._away = True
+        except StoreUnavailable:
+            self._outage()
             return
         except Exception as fault:
             kind = type(fault).__name__
@@ -142,12 +140,18 @@ class Sweeper:
             self._away = False
         self._complained, self._swept_at = None, _now()
 
+    def _outage(self) -> None:
+        """Rule 4."""
+        if not self._away:
+            log.warning("the database is away; the jobs wait for it")
+        self._away = True
+
     async def _beat(self) -> None:
         while True:
             try:
                 await self._workers.beat(self._worker, live_calls=0)
-            except StoreUnavailable:
-                pass  # the sweep says so
+            except StoreUnavailable:  # the sweep may not know it yet: the engine waits for its database in silence
+                self._outage()
             except Exception as fault:
                 log.warning("no sign of life", fault=type(fault).__name__)
             await asyncio.sleep(self._pace.beat_s)
