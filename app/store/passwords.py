@@ -37,11 +37,11 @@ class Passwords:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._nobodys: str | None = None
 
-    async def hash(self, password: str, *, name: str = "") -> str:
-        """The hash to keep.
+    def judge(self, password: str, *, name: str = "") -> None:
+        """Refuse a password that will not do for the account `name`.
 
         Raises:
-            BadPassword: it is too short, too long, or the account's own `name`.
+            BadPassword: it is too short, too long, or too easily guessed.
         """
         password = _as_meant(password)
         if len(password) < SHORTEST:
@@ -50,7 +50,11 @@ class Passwords:
             raise BadPassword(f"a password has at most {LONGEST} characters")
         if len(set(password)) < 4 or (name and password.casefold().startswith(name.casefold()) and len(password) < len(name) + 6):
             raise BadPassword("that password is too easily guessed")
-        return await self._compute(password)
+
+    async def hash(self, password: str, *, name: str = "") -> str:
+        """The hash to keep. Raises `BadPassword` as `judge` does."""
+        self.judge(password, name=name)
+        return await self._compute(_as_meant(password))
 
     async def is_right(self, kept: str | None, password: str) -> bool:
         """Whether this is the password of that hash; never, where there is none (rule 2)."""

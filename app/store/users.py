@@ -160,6 +160,10 @@ class Users:
             await connection.execute(change.values(disabled_at=None, updated_at=self._clock()))
             return await self._one(connection, users.c.id == user_id)
 
+    def judge(self, user: User, password: str) -> None:
+        """Refuse a new password before anything is done about it. Raises `BadPassword`."""
+        self._passwords.judge(password, name=user.name)
+
     async def set_password(self, user_id: str, password: str, *, keep_session: str | None = None) -> int:
         """A new password. Every session of the account ends but `keep_session`; gives how many ended.
 

@@ -43,12 +43,13 @@ async def change_password(visit: Visit) -> Response:
         return await _page(visit, {"present": "That is not your present password."}, 422)
     if visit.field("new") != visit.field("again"):
         return await _page(visit, {"again": "The two are not the same."}, 422)
-    await visit.audit("password.changed", user.name)
     try:
-        ended = await users.set_password(user.id, visit.field("new"), keep_session=visit.session.id)
+        users.judge(user, visit.field("new"))
     except BadPassword as fault:
         return await _page(visit, {"new": f"{fault.why[0].upper()}{fault.why[1:]}."}, 422)
-    visit.flash(f"Your password is changed. {ended} other sessions ended." if ended else "Your password is changed.")
+    await visit.audit("password.changed", user.name)
+    ended = await users.set_password(user.id, visit.field("new"), keep_session=visit.session.id)
+    visit.flash("Your password is changed." + (f" Other sessions ended: {ended}." if ended else ""))
     return visit.redirect(ACCOUNT)
 
 
