@@ -29,6 +29,9 @@ from app.store.private import Seal, to_json, use_seal
 BUSY_MS = 5_000
 LIMIT_S = 15.0
 """No transaction of the service takes longer; one that does is given up and its connection closed."""
+PLANNING = ("jit = off", "max_parallel_workers_per_gather = 0", "random_page_cost = 1.1")
+"""What PostgreSQL is told of us: our questions are short (compiling one, or starting workers for it, takes longer than to answer
+it, and the other processors are busy with calls), and what they read is in memory or on a disk without a moving arm."""
 
 
 class Database:
@@ -199,6 +202,8 @@ def _postgres_hooks(engine: Engine) -> None:
         cursor = connection.cursor()
         cursor.execute(f"SET statement_timeout = {int(LIMIT_S * 1_000)}")
         cursor.execute(f"SET lock_timeout = {BUSY_MS}")
+        for setting in PLANNING:
+            cursor.execute(f"SET {setting}")
         cursor.close()
         connection.commit()
 

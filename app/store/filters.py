@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import search
 from app.store.engine import Database
-from app.store.tables import calls, tool_invocations
+from app.store.tables import ToolStatus, calls, tool_invocations
 
 ERRAND: sa.ColumnElement[str] = sa.literal_column("'errand'")
 """Said in the statement itself and not beside it: only so does the index of errands serve every plan."""
@@ -77,6 +77,8 @@ class Asked:
 async def ask(connection: AsyncConnection, database: Database, filters: Filters, *, by_time: bool = True) -> Asked:
     """The filters as conditions; what a text has to do with it depends on the order that is wanted (`search.matching`)."""
     where = conditions(database, filters)
+    if filters.tool is not None or filters.tool_status:
+        where.append(await _has_errand(connection, filters))
     if filters.text is None or not filters.text.strip():
         return Asked(where=where, started_at=calls.c.started_at, call_id=calls.c.call_id)
     found = await search.matching(connection, filters.text, since=filters.since, until=filters.until, by_time=by_time)
@@ -84,7 +86,7 @@ async def ask(connection: AsyncConnection, database: Database, filters: Filters,
 
 
 def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bool]]:
-    """What the filters ask of a row of `calls`, but for the text."""
+    """What the filters ask of the columns of `calls`."""
     asked = [among(calls.c[name], getattr(filters, name)) for name in AMONG if getattr(filters, name)]
     if filters.since is not None:
         asked.append(calls.c.started_at >= filters.since)
@@ -107,8 +109,6 @@ def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bo
         asked.append((calls.c.from_index == index) | (calls.c.to_index == index) if index else sa.false())
     if filters.call_ids:
         asked.append(calls.c.call_id.in_(filters.call_ids))
-    if filters.tool is not None or filters.tool_status:
-        asked.append(calls.c.call_id.in_(_with_tool(filters)))
     return asked
 
 
@@ -123,15 +123,18 @@ def among(column: sa.ColumnElement[Any], wanted: Words) -> sa.ColumnElement[bool
     return one | column.is_(None) if None in wanted else one
 
 
-def _with_tool(filters: Filters) -> sa.Select[Any]:
+async def _has_errand(connection: AsyncConnection, filters: Filters) -> sa.ColumnElement[bool]:
+    """Whether there is such an errand. Few are looked up first; of many, each call is asked. The limit of the few excludes nothing."""
+    statuses = filters.tool_status or tuple(ToolStatus)  # named each, so that the index of errands answers
     which = sa.select(tool_invocations.c.call_id).where(tool_invocations.c.kind == ERRAND)
+    which = which.where(among(tool_invocations.c.status, statuses))
     if filters.tool is not None:
         which = which.where(tool_invocations.c.name == filters.tool)
-    if filters.tool_status:
-        which = which.where(among(tool_invocations.c.status, filters.tool_status))
     if filters.since is not None:  # an errand of a call is not older than the call
         which = which.where(tool_invocations.c.started_at >= filters.since)
-    return which
+    some = which.limit(search.FEW + 1).subquery()
+    few = (await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one() <= search.FEW
+    return calls.c.call_id.in_(which.limit(2 * search.FEW) if few else which)
 
 
 def _within_bigint(number: int) -> int:

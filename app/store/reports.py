@@ -19,7 +19,6 @@ import sqlalchemy as sa
 
 from app.store.engine import Database
 from app.store.filters import ERRAND, Filters, ask
-from app.store.identity import ALPHABET
 from app.store.tables import Moment, ToolStatus, calls, tool_invocations, turns
 
 DAYS = 30
@@ -29,8 +28,8 @@ TARGET = 0.95
 """The share of the turns that are to reach it; the rest is the error budget."""
 SAMPLE = 2_000
 """Calls whose turns are looked at. Of 15,000 turns the 99th percentile is known to within its 98.8th and 99.2th."""
-CHOSEN = 4
-"""Letters at the end of a call's name, which are random (`identity.py`), by which a sample is drawn."""
+RANDOM_FROM = 11
+"""The letters of a call's name from here on are random (`identity.py`): those that come first by them are a fair sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +97,10 @@ class Bin:
 class Latency:
     """How long callers waited for an answer, turn by turn, against the objective."""
 
+    sampled: bool
+    """There are more turns than were looked at."""
     calls: int
     """That the turns are of."""
-    of_calls: int
-    """That have a measured turn. More than `calls`: this is a sample."""
     turns: int
     p50_ms: int | None
     p95_ms: int | None
@@ -110,11 +109,6 @@ class Latency:
     """Turns that reached the objective."""
     objective_ms: int
     target: float
-
-    @property
-    def sampled(self) -> bool:
-        """Whether not all turns were looked at."""
-        return self.calls < self.of_calls
 
     @property
     def reached(self) -> float | None:
@@ -231,19 +225,14 @@ class Reports:
         """Percentiles by nearest rank over the turns; of all of them up to 2,000 calls, above that of a sample of so many calls."""
         async with self._database.read("look at latencies") as connection:
             asked = [*(await ask(connection, self._database, filters)).where, calls.c.latency_p95_ms.is_not(None)]
-            counting = sa.select(sa.func.count(calls.c.call_id)).where(*asked)
-            of_calls = int((await connection.execute(counting)).scalar_one())
-            if of_calls > SAMPLE:
-                asked.append(self._random_part() < _letters(SAMPLE / of_calls))
-            sample = sa.select(calls.c.call_id).where(*asked).limit(2 * SAMPLE).cte("sample")  # the limit excludes nothing
-            waited = self._turns_of(sample)
-            histogram = {latency: number for latency, number in await connection.execute(waited)}
-            drawn = of_calls
-            if of_calls > SAMPLE:
-                drawn = int((await connection.execute(sa.select(sa.func.count()).select_from(sample))).scalar_one())
+            measured = sa.select(calls.c.call_id).where(*asked)
+            some = measured.limit(SAMPLE + 1).subquery()
+            found = int((await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one())
+            sample = measured.order_by(sa.func.substr(calls.c.call_id, RANDOM_FROM)).limit(SAMPLE).cte("sample")
+            histogram = {latency: number for latency, number in await connection.execute(self._turns_of(sample))}
         return Latency(
-            calls=drawn,
-            of_calls=of_calls,
+            sampled=found > SAMPLE,
+            calls=min(found, SAMPLE),
             turns=sum(histogram.values()),
             p50_ms=nearest_rank(histogram, 50),
             p95_ms=nearest_rank(histogram, 95),
@@ -259,8 +248,9 @@ class Reports:
             asked = (await ask(connection, self._database, filters)).where
             done = sa.select(tool_invocations.c.name, tool_invocations.c.status, sa.func.count())
             done = done.where(
-                tool_invocations.c.kind == ERRAND, tool_invocations.c.call_id.in_(sa.select(calls.c.call_id).where(*asked))
-            )
+                tool_invocations.c.kind == ERRAND, tool_invocations.c.status.in_(list(ToolStatus))
+            )  # so says the index
+            done = done.where(tool_invocations.c.call_id.in_(sa.select(calls.c.call_id).where(*asked)))
             if filters.since is not None:
                 done = done.where(tool_invocations.c.started_at >= filters.since)
             by_name: dict[str, dict[ToolStatus, int]] = {}
@@ -309,10 +299,6 @@ class Reports:
             "substr(calls.started_at, 1, 14) || (CAST(substr(calls.started_at, 15, 2) AS INTEGER) / 15)", sa.String
         )
 
-    def _random_part(self) -> sa.ColumnElement[str]:
-        part = sa.func.substr(calls.c.call_id, 27 - CHOSEN, type_=sa.String)
-        return part if self._database.embedded else part.collate("C")
-
 
 HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)
 
@@ -343,12 +329,6 @@ def _moment(begins: Any, step: timedelta) -> datetime:
         return begins
     hour = datetime.strptime(begins[:13], "%Y-%m-%d %H").replace(tzinfo=UTC)
     return hour if step == HOUR else hour + int(begins[14:]) * QUARTER
-
-
-def _letters(share: float) -> str:
-    """The name's last letters below which that share of all names is."""
-    number = round(share * 32**CHOSEN)
-    return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * (CHOSEN - 1), -5, -5))
 
 
 def _days(since: datetime, until: datetime, zone: ZoneInfo) -> Iterator[datetime]:

@@ -11,9 +11,10 @@ Rule 4: a word of another key is never found. After a key has been set, `index_a
 
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -107,7 +108,7 @@ async def index_again(database: Database, *, after: str = "", batch: int = 50) -
 class Found:
     """How to find the calls that have the words: conditions on `calls`, and the columns by which they come in the order of time."""
 
-    where: list[sa.ColumnElement[bool]]
+    where: Sequence[sa.ColumnElement[bool]]
     started_at: sa.ColumnElement[datetime]
     call_id: sa.ColumnElement[str]
 
@@ -127,23 +128,24 @@ async def matching(
         return Found(where=[sa.false()], started_at=calls.c.started_at, call_id=calls.c.call_id)
     (fewest, rarest), *others = by_rarity
     if not by_time and fewest > FEW:
-        where = [_has(word, calls) for _, word in by_rarity]
-        return Found(where=where, started_at=calls.c.started_at, call_id=calls.c.call_id)
+        # OFFSET 0 keeps the planner from turning this around
+        walked = [sa.exists(_has(word, calls).offset(sa.literal_column("0"))) for _, word in by_rarity]
+        return Found(where=walked, started_at=calls.c.started_at, call_id=calls.c.call_id)
     entry = search_tokens.alias()
-    where = [entry.c.token == rarest, *(_has(word, entry) for _, word in others)]
+    where: list[sa.ColumnElement[bool]] = [entry.c.token == rarest, *(sa.exists(_has(word, entry)) for _, word in others)]
     where += [entry.c.started_at >= since] if since is not None else []
     where += [entry.c.started_at < until] if until is not None else []
     if not by_time:
         # the limit excludes nothing; it keeps the planner from turning this around and walking all calls
         few = calls.c.call_id.in_(sa.select(entry.c.call_id).where(*where).limit(2 * FEW))
         return Found(where=[few], started_at=calls.c.started_at, call_id=calls.c.call_id)
-    same = [entry.c.call_id == calls.c.call_id, entry.c.started_at == calls.c.started_at]
-    return Found(where=[*same, *where], started_at=entry.c.started_at, call_id=entry.c.call_id)
+    return Found(where=[entry.c.call_id == calls.c.call_id, *where], started_at=entry.c.started_at, call_id=entry.c.call_id)
 
 
-def _has(word: str, of: sa.FromClause) -> sa.ColumnElement[bool]:
+def _has(word: str, of: sa.FromClause) -> sa.Select[Any]:
     token = search_tokens.alias()
-    return sa.exists().where(token.c.token == word, token.c.started_at == of.c.started_at, token.c.call_id == of.c.call_id)
+    same = (token.c.token == word, token.c.started_at == of.c.started_at, token.c.call_id == of.c.call_id)
+    return sa.select(token.c.call_id).where(*same).correlate(of)
 
 
 async def _calls_with(connection: AsyncConnection, word: str) -> int:
