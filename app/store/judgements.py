@@ -141,7 +141,7 @@ class Judgements:
             call = await self._locked(connection, call_id)
             which = sa.select(readings).where(readings.c.id == reading_id, readings.c.call_id == call_id)
             found = (await connection.execute(which)).mappings().one_or_none()
-            if call is None or found is None or found["withdrawn_at"] is not None:
+            if call is None or found is None:
                 return False
             if found["applied_at"] is not None and call["analysis"] is AnalysisState.DONE:
                 return False

@@ -10,7 +10,7 @@ from app.store.after_tables import AFTER_CALL, DeliveryKind
 from app.store.calls import Calls
 from app.store.deliveries import NewDelivery
 from app.store.engine import Database
-from app.store.judgements import NewJudgement, NewReading
+from app.store.judgements import Judgements, NewJudgement, NewReading
 from app.store.ledger import Ledger
 from app.store.writer import Writer
 from tests.store.shelf import PRICED, Clock, context, filed, memory, new_call, utterance
@@ -78,6 +78,13 @@ def reading(call_id: str, batch: str = AFTER_CALL, *, reviews: Mapping[str, str]
         judgements=[judgement(field, value, reasons=reasons.get(field)) for field, value in known.items()],
         review_reasons={"callback_number": "values_differ"} if reviews is None else reviews,
     )
+
+
+async def settled(judgements: Judgements, call_id: str, **values: Any) -> str:
+    """Read a call and put the reading in force; its id."""
+    reading_id = await judgements.keep(reading(call_id, **values))
+    assert await judgements.settle(call_id, reading_id)
+    return reading_id
 
 
 def tell_crm(row: Mapping[str, Any], event: str) -> list[NewDelivery]:
