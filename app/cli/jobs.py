@@ -141,7 +141,7 @@ async def at_work(
     reconcile_minutes: int = 0,
     about: dict[str, object] | None = None,
     pace: Pace | None = None,
-    look_s: float = 0.25,
+    look_s: float = 0.5,
 ) -> None:
     """Work until cancelled, and then end in order (rule 1)."""
     worker = f"jobs-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -45,7 +45,7 @@ VERSION = "1"
 process of the old version."""
 EMBEDDED_EXECUTOR = "jobs"
 SCHEMA = "dbos"
-IN_NO_HURRY = 20
+IN_NO_HURRY = 10
 """So many times less often the queue of the comparisons is looked into."""
 PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0)
 """Seconds between tries of a step that cannot reach our database."""
@@ -151,7 +151,7 @@ class Jobs:
         look_s: seconds between two looks into a queue.
     """
 
-    def __init__(self, url: str, work: Work, *, executor: str, at_once: int, look_s: float = 0.25) -> None:
+    def __init__(self, url: str, work: Work, *, executor: str, at_once: int, look_s: float = 0.5) -> None:
         self._work = work
         self._at_once = at_once
         self._look_s = look_s
