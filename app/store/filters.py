@@ -4,6 +4,7 @@ Rule 1: whatever stands in an address is a question and never an error: a word t
 Rule 2: filters hold what is asked for as it was typed. It becomes a blind index or a blind word here, and no filter is logged.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,8 @@ class Filters:
     """Whether the caller ever took the floor from the agent."""
     number: str | None = field(default=None, repr=False)
     """Either party's, with its country code, however it is punctuated."""
+    number_index: str | None = None
+    """The blind index of such a number (`Database.blind_index`): what may stand in an address, where no number may."""
     call_ids: tuple[str, ...] = ()
     tool: str | None = None
     """An errand by that name was asked for in the call."""
@@ -105,8 +108,9 @@ def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bo
     if filters.barged_in is not None:
         asked.append(calls.c.barge_ins > 0 if filters.barged_in else calls.c.barge_ins == 0)
     if filters.number is not None:
-        index = database.blind_index(filters.number)
-        asked.append((calls.c.from_index == index) | (calls.c.to_index == index) if index else sa.false())
+        asked.append(_of_number(database.blind_index(filters.number)))
+    if filters.number_index is not None:
+        asked.append(_of_number(filters.number_index))
     if filters.call_ids:
         asked.append(calls.c.call_id.in_(filters.call_ids))
     return asked
@@ -123,8 +127,14 @@ def among(column: sa.ColumnElement[Any], wanted: Words) -> sa.ColumnElement[bool
     return one | column.is_(None) if None in wanted else one
 
 
+def _of_number(index: str | None) -> sa.ColumnElement[bool]:
+    # nothing else is an index, and PostgreSQL takes no NUL (rule 1)
+    known = index is not None and re.fullmatch("[0-9a-f]{32}", index) is not None
+    return (calls.c.from_index == index) | (calls.c.to_index == index) if known else sa.false()
+
+
 async def _has_errand(connection: AsyncConnection, filters: Filters) -> sa.ColumnElement[bool]:
-    """Whether there is such an errand. Few are looked up first; of many, each call is asked. The limit of the few excludes nothing."""
+    """Whether there is such an errand. Few are looked up first (the limit excludes nothing); of many, each call is asked."""
     statuses = filters.tool_status or tuple(ToolStatus)  # named each, so that the index of errands answers
     which = sa.select(tool_invocations.c.call_id).where(tool_invocations.c.kind == ERRAND)
     which = which.where(among(tool_invocations.c.status, statuses))
