@@ -10,26 +10,19 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.call.disposition import Filed, Intent, Utterance
 from app.errors import Fenced
 from app.settings import TRANSCRIPTION_PER_MINUTE, Price
-from app.store import finishing, reading
+from app.store import changes, reading
+from app.store.changes import RANK, STATE, TERMINAL, Pricing
 from app.store.engine import Database
-from app.store.facts import STATE_COLUMNS, CallState, NewCall, call_state, memory_columns, newborn_columns, utc_now
+from app.store.facts import CallState, NewCall, call_state, newborn_columns, utc_now
 from app.store.identity import new_call_id
-from app.store.tables import RowState, calls, turns
+from app.store.tables import RowState, calls
 
-__all__ = ["CallState", "Calls", "NewCall"]
-
-TERMINAL = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
-RANK = {"queued": 0, "initiated": 1, "ringing": 2, "in-progress": 3, **dict.fromkeys(TERMINAL, 4)}
-"""Statuses never go back (Twilio's documentation)."""
-
-STATE = [calls.c[name] for name in STATE_COLUMNS]
+__all__ = ["RANK", "TERMINAL", "CallState", "Calls", "NewCall"]
 
 
 class Calls:
@@ -69,15 +62,8 @@ class Calls:
 
     async def claim(self, call_id: str, epoch: int, *, worker: str, stream_sid: str | None) -> bool:
         """Take the stream of this epoch: true for one taker only, and only while the epoch is current and the row is live."""
-        now = self._clock()
-        return await self._change(
-            "claim the stream",
-            *(calls.c.call_id == call_id, calls.c.epoch == epoch, calls.c.claimed_epoch < epoch),
-            claimed_epoch=epoch,
-            worker=worker,
-            stream_sid=stream_sid,
-            answered_at=sa.func.coalesce(calls.c.answered_at, sa.bindparam("now", now, type_=calls.c.answered_at.type)),
-        )
+        taken = changes.claim(call_id, epoch, worker=worker, stream_sid=stream_sid, at=self._clock())
+        return await self._change("claim the stream", taken)
 
     async def plan(self, call_id: str, epoch: int, next_step: Intent, transfer_to: str | None = None) -> None:
         """Store what is to follow when this stream ends. `transfer_to` is a name of the directory, never a number.
@@ -85,32 +71,17 @@ class Calls:
         Raises:
             Fenced: the call has another epoch now, or is finished.
         """
-        if not await self._change(
-            "store what follows",
-            *(calls.c.call_id == call_id, calls.c.epoch == epoch),
-            next_step=next_step,
-            transfer_to=transfer_to,
-        ):
+        planned = changes.plan(call_id, epoch, next_step, transfer_to, at=self._clock())
+        if not await self._change("store what follows", planned):
             raise Fenced(call_id, epoch)
 
     async def advance(self, call_id: str, epoch: int) -> bool:
         """Open the next epoch, to talk on a new stream; counted in `resume_attempts`. False: it is open already, or finished."""
-        return await self._change(
-            "open the next epoch",
-            *(calls.c.call_id == call_id, calls.c.epoch == epoch),
-            epoch=epoch + 1,
-            resume_attempts=calls.c.resume_attempts + 1,
-            next_step=Intent.TALK,
-            transfer_to=None,
-        )
+        return await self._change("open the next epoch", changes.advance(call_id, epoch, at=self._clock()))
 
     async def healthy(self, call_id: str, epoch: int) -> None:
         """This stream has carried sound for long enough: earlier attempts count no more."""
-        await self._change(
-            "note a healthy stream",
-            *(calls.c.call_id == call_id, calls.c.epoch == epoch, calls.c.resume_attempts > 0),
-            resume_attempts=0,
-        )
+        await self._change("note a healthy stream", changes.healthy(call_id, epoch, at=self._clock()))
 
     async def carrier_status(
         self, sid: str, status: str, *, sequence: int | None = None, duration_s: int | None = None
@@ -120,24 +91,9 @@ class Calls:
         A status never goes back in rank; of two equal in rank the later in sequence stands. An unknown status changes nothing.
         Taken in after the row is finished as well: it says what the carrier saw and nothing else of the row.
         """
-        sequence, duration_s = _countable(sequence), _countable(duration_s)
         async with self._database.write("take in a carrier's status") as connection:
-            locked = sa.select(calls.c.carrier_sequence, calls.c.carrier_duration_s, *STATE).where(calls.c.carrier_call_sid == sid)
-            row = (await connection.execute(locked.with_for_update())).mappings().one_or_none()
-            if row is None:
-                return None
-            changes: dict[str, Any] = {}
-            if status in RANK:
-                known = row["carrier_status"]
-                news = (RANK[status], -1 if sequence is None else sequence, status)
-                if known is None or news > (RANK[known], -1 if row["carrier_sequence"] is None else row["carrier_sequence"], known):
-                    changes |= {"carrier_status": status, "carrier_sequence": sequence}
-            if duration_s is not None and duration_s > (row["carrier_duration_s"] or -1):
-                changes["carrier_duration_s"] = duration_s
-            if not changes:
-                return call_state(row)
-            update = sa.update(calls).where(calls.c.call_id == row["call_id"]).values(updated_at=self._clock(), **changes)
-            return call_state((await connection.execute(update.returning(*STATE))).mappings().one())
+            now = self._clock()
+            return await changes.take_in_status(connection, sid, status, sequence=sequence, duration_s=duration_s, at=now)
 
     async def finish(
         self,
@@ -155,49 +111,11 @@ class Calls:
         With `epoch` given, only while it is current; None is for who stands outside every stream (the carrier's last word, the
         sweeper). `cost_usd` stays NULL when a part of the usage has no price.
         """
-        now = self._clock()
-        memory, ended_at = filed.memory, max(0, filed.ended_at)
+        pricing = Pricing(
+            prices=prices, prices_date=prices_date, per_transcription_minute=per_transcription_minute, provider=provider
+        )
         async with self._database.write("finish the row") as connection:
-            row = (
-                (
-                    await connection.execute(
-                        sa.select(calls.c.epoch, calls.c.state, calls.c.started_at, calls.c.model, calls.c.transfer_to)
-                        .where(calls.c.call_id == call_id)
-                        .with_for_update()
-                    )
-                )
-                .mappings()
-                .one_or_none()
-            )
-            if row is None or row["state"] is RowState.FINAL or epoch not in (None, row["epoch"]):
-                return False
-            cost = finishing.cost(memory.usage, finishing.price_of(row["model"], prices), per_transcription_minute)
-            changed = await connection.execute(
-                sa.update(calls)
-                .where(calls.c.call_id == call_id, calls.c.state == RowState.LIVE, calls.c.epoch == row["epoch"])
-                .values(
-                    {
-                        **memory_columns(memory),
-                        **await self._measured(connection, call_id, filed),
-                        "state": RowState.FINAL,
-                        "outcome": filed.outcome,
-                        "end_reason": filed.end_reason,
-                        "ended_at": row["started_at"] + timedelta(milliseconds=ended_at),
-                        "finished_at": now,
-                        "analysis_due_at": now,
-                        "revision": 1,
-                        "duration_ms": ended_at,
-                        "transfer_to": memory.transfer_to or row["transfer_to"],
-                        "usage": {provider: msgspec.to_builtins(memory.usage)},
-                        "tokens_in": finishing.tokens_in(memory.usage),
-                        "tokens_out": finishing.tokens_out(memory.usage),
-                        "cost_usd": None if cost is None else float(cost),
-                        "prices_date": prices_date,
-                        "updated_at": now,
-                    }
-                )
-            )
-            return changed.rowcount == 1
+            return await changes.finish(connection, call_id, filed, epoch=epoch, pricing=pricing, at=self._clock())
 
     async def unfinished(self, older_than: timedelta) -> list[CallState]:
         """Live calls that were born longer ago than that, the oldest first."""
@@ -233,25 +151,7 @@ class Calls:
             row = (await connection.execute(sa.select(*STATE).where(which))).mappings().one_or_none()
         return None if row is None else call_state(row)
 
-    async def _change(self, doing: str, *relies_on: sa.ColumnElement[bool], **values: Any) -> bool:
+    async def _change(self, doing: str, update: sa.Update) -> bool:
         """Rule 1: one UPDATE of a live row; whether it changed one."""
-        update = sa.update(calls).where(*relies_on, calls.c.state == RowState.LIVE).values(updated_at=self._clock(), **values)
         async with self._database.write(doing) as connection:
             return (await connection.execute(update)).rowcount == 1
-
-    async def _measured(self, connection: AsyncConnection, call_id: str, filed: Filed) -> dict[str, Any]:
-        """Counts and latencies. Memory and stored turns may each lack the last of a lost worker: the larger count stands."""
-        query = sa.select(turns.c.latency_ms, turns.c.utterance, turns.c.interrupted).where(turns.c.call_id == call_id)
-        stored = (await connection.execute(query)).all()
-        latencies = [turn.latency_ms for turn in stored if turn.latency_ms is not None]
-        return {
-            "turns": max(filed.memory.caller_turns, sum(turn.utterance is not None for turn in stored)),
-            "barge_ins": max(filed.memory.barge_ins, sum(turn.interrupted for turn in stored)),
-            "latency_p50_ms": finishing.nearest_rank(latencies, 50),
-            "latency_p95_ms": finishing.nearest_rank(latencies, 95),
-        }
-
-
-def _countable(number: int | None) -> int | None:
-    """A number of the carrier's, if a column can hold it."""
-    return number if number is not None and 0 <= number < 2**31 else None
