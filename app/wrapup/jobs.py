@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, error
 from sqlalchemy import event
 
 from app import logs
@@ -255,7 +255,10 @@ class Jobs:
         steps before it said; from the start if none failed."""
         steps = await DBOS.list_workflow_steps_async(job.name)
         failed = min((step["function_id"] for step in steps if step["error"] is not None), default=1)
-        await DBOS.rewind_workflow_async(job.name, start_step=failed, queue_name=job.kind.value)
+        try:
+            await DBOS.rewind_workflow_async(job.name, start_step=failed, queue_name=job.kind.value)
+        except error.DBOSException:
+            log.info("a job is under way again already, or forgotten", job=job.name)  # by another process
 
     async def states(self, jobs: Collection[Job]) -> dict[Job, State]:
         """How far the engine is with these; what it does not know is left out."""

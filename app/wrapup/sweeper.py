@@ -161,7 +161,7 @@ class Sweeper:
         limit = self._pace.limit + len(self._stuck)  # what is stuck must not stand in the way of the rest
         due = [Job(Kind.READ, *one) for one in await self._work.judgements.due(limit)]
         due += [Job(Kind.DELIVER, *one) for one in await self._work.deliveries.due(limit)]
-        self._stuck = {job: stuck for job, stuck in self._stuck.items() if job in set(due)}
+        self._stuck = {job: self._stuck[job] for job in due if job in self._stuck}
         states = await self._engine.states(due)
         for job in due:
             match states.get(job):
@@ -185,15 +185,23 @@ class Sweeper:
         if now < stuck.at:
             return
         stuck.at, stuck.pause, stuck.times = now + stuck.pause, min(2 * stuck.pause, LONGEST_PAUSE_S), stuck.times + 1
-        if state is State.LOST:
-            log.error("a job's process died under it too often; it counts as an attempt", job=job.name)
-            if job.kind is Kind.READ:
-                await self._work.reading.settle(job.of, job.attempt, dict(faulty_verdict(LOST)))
+        try:
+            if state is State.LOST:
+                log.error("a job's process died under it too often; it counts as an attempt", job=job.name)
+                await self._file_lost(job)
             else:
-                await self._work.delivering.record(job.of, job.attempt, dict(failed_sending(LOST)))
+                log.warning("a job has ended and its work is still due; it is begun again", job=job.name, times=stuck.times)
+                await self._engine.again(job)
+        except StoreUnavailable:
+            raise
+        except Exception as fault:  # one job that nothing helps must not keep the others waiting
+            log.error("a job is stuck", job=job.name, fault=type(fault).__name__, at=logs.where(fault))
+
+    async def _file_lost(self, job: Job) -> None:
+        if job.kind is Kind.READ:
+            await self._work.reading.settle(job.of, job.attempt, dict(faulty_verdict(LOST)))
         else:
-            log.warning("a job has ended and its work is still due; it is begun again", job=job.name, times=stuck.times)
-            await self._engine.again(job)
+            await self._work.delivering.record(job.of, job.attempt, dict(failed_sending(LOST)))
 
     async def _reconcile(self) -> None:
         if not self._period_s:

@@ -164,6 +164,21 @@ async def test_what_is_stuck_does_not_stand_in_the_way_of_the_rest(scene: Scene)
     assert scene.asked("begin") == [("begin", "read:c1:1")]
 
 
+async def test_a_job_that_nothing_helps_does_not_keep_the_others_waiting(scene: Scene):
+    async def broken(job: Job) -> None:
+        raise ValueError("private words")
+
+    sweeper, scene.again = scene.sweeper(), broken
+    scene.reads, scene.known = [("c1", 1)], {Job(Kind.READ, "c1", 1): State.ENDED}
+    await sweeper.sweep()
+    scene.reads.append(("c2", 1))
+    with capture_logs() as logged:
+        await sweeper.sweep()
+    assert scene.asked("begin") == [("begin", "read:c2:1")]
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["a job is stuck"]
+    assert "private words" not in str(logged)
+
+
 async def test_the_jobs_of_a_process_without_a_sign_of_life_are_taken_over_and_of_no_other(scene: Scene):
     sweeper = scene.sweeper()
     scene.alive = {"me": NOON, "there": NOON}
