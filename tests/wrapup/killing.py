@@ -41,6 +41,7 @@ DIES_YOUNG = 0.2
 REFUSES, GOES_AWAY, SLOW_S = 0.1, 0.1, 1.0
 """The receiver, at the first sight of a message: one in ten, one in ten, and at most so slow."""
 PATIENCE_S = 300.0
+"""So long nothing happens before it is held that nothing will."""
 ANGRY = (
     "ivy: Linden Gardens, hello! How can I help you?",
     "caller: This is the third time nobody came. I will speak to my lawyer about it.",
@@ -146,6 +147,8 @@ class Shift:
         """Wait until it is."""
         async with asyncio.timeout(PATIENCE_S):
             while b"the jobs are open" not in self._log.read_bytes()[self._begun :]:
+                if self.process is not None and self.process.returncode is not None:  # by itself
+                    raise RuntimeError(f"callrow jobs ended with {self.process.returncode}")
                 await asyncio.sleep(0.05)
 
     async def end(self, *, kill: bool) -> int:
@@ -223,14 +226,17 @@ async def _calls(plan: Plan, database: Database, count: Count, dice: random.Rand
 
 
 async def _all_done(database: Database) -> None:
-    """Wait until nothing is due any more."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
+    """Wait until nothing is due any more, as long as it becomes less."""
+    least, since = sys.maxsize, time.monotonic()
+    while time.monotonic() - since < PATIENCE_S:
         async with database.read() as connection:
             waiting = await connection.execute(sa.text("SELECT count(*) FROM calls WHERE analysis = 'waiting'"))
             pending = await connection.execute(sa.text("SELECT count(*) FROM deliveries WHERE state = 'pending'"))
-        if waiting.scalar_one() + pending.scalar_one() == 0:
+        left = waiting.scalar_one() + pending.scalar_one()
+        if left == 0:
             return
+        if left < least:
+            least, since = left, time.monotonic()
         await asyncio.sleep(0.5)
 
 
