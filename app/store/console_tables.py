@@ -11,7 +11,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from app.store.private import CallName, PlainText, Private
-from app.store.tables import Moment, metadata, not_negative, one_of
+from app.store.tables import Moment, json_column, metadata, not_negative, one_of
 
 
 class Role(StrEnum):
@@ -84,9 +84,19 @@ saved_views = sa.Table(
     _of_user("owner_id"),
     sa.Column("name", PlainText, nullable=False),
     sa.Column("query", Private("saved_views.query"), nullable=False),
+    sa.Column("shared", sa.Boolean(create_constraint=True, name="shared"), nullable=False, server_default=sa.false()),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("updated_at", Moment, nullable=False),
     sa.UniqueConstraint("owner_id", "name"),
+)
+
+preferences = sa.Table(
+    "preferences",
+    metadata,
+    sa.Column("user_id", CallName(), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    json_column("columns"),
+    sa.Column("default_view_id", CallName(), sa.ForeignKey("saved_views.id", ondelete="SET NULL")),
+    sa.Index(None, "default_view_id"),
 )
 
 sign_in_limits = sa.Table(

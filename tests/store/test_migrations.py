@@ -21,7 +21,7 @@ from app.store.house_tables import metadata
 
 NAMES = {"calls", "utterances", "turns", "call_events", "tool_invocations", "search_tokens", "workers", "audit_log"}
 AFTER = {"readings", "judgements", "deliveries", "reconciliations"}
-CONSOLE = {"users", "sessions", "saved_views", "sign_in_limits"}
+CONSOLE = {"users", "sessions", "saved_views", "preferences", "sign_in_limits"}
 BUSINESS = {"business_customers", "business_appointments", "business_messages"}
 
 
