@@ -207,7 +207,11 @@ class Users:
         verified (None otherwise); and failing both, made with `new_role` if there is one. Nobody gets an account that somebody of
         the provider has already.
         """
-        now, email = self._clock(), _email(email)
+        now = self._clock()
+        try:
+            email = _email(email)
+        except BadAccount:
+            email = None
         ours = sa.select(users).where(users.c.issuer == issuer, users.c.subject == subject)
         async with self._database.write("look for a user of the identity provider") as connection:
             row = (await connection.execute(ours)).mappings().one_or_none()

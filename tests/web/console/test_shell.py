@@ -173,7 +173,13 @@ async def test_htmx_may_send_the_word_in_a_header(sqlite_office):
     assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/console/sign-in")
 
 
-PAYLOADS = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'><svg/onload=alert(1)>", "{{ 7191 * 7 }}", "</title><b>"]
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'><svg/onload=alert(1)>",
+    "{{ 7191 * 7 }}",
+    "</title><b>",
+]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -305,9 +311,9 @@ def test_a_pace_forgets_who_has_gone_and_never_grows_without_end():
 
 async def test_a_page_that_asks_and_asks_is_told_to_wait(sqlite_office):
     browser = await sqlite_office.signed_in()
-    codes = [(await browser.get("/console/account")).status_code for _ in range(140)]
-    assert codes[:100] == [200] * 100
-    assert 429 in codes
+    sqlite_office.console.somebody._clock = lambda: 0.0
+    codes = [(await browser.get("/console/account")).status_code for _ in range(122)]
+    assert codes == [200] * 120 + [429] * 2
     other = await sqlite_office.signed_in(name="somebody-else")
     assert (await other.get("/console/account")).status_code == 200
 
