@@ -120,17 +120,24 @@ class Reconciling:
         async with self._database.read("look for a call's last line") as connection:
             return (await connection.execute(query)).first() is not None
 
-    async def enter(self, booked: Booked, facts: Facts) -> bool:
-        """Enter what the carrier's books say into a final row. False: what they say of it has changed since it was read."""
-        now = self._clock()
-        unchanged = [calls.c[name].is_not_distinct_from(getattr(booked, name)) for name in CARRIER_COLUMNS]
-        update = (
-            sa.update(calls)
-            .where(calls.c.call_id == booked.call_id, calls.c.state == RowState.FINAL, *unchanged)
-            .values(**facts.columns, reconciled_at=now, updated_at=now)
-        )
+    async def enter(self, news: Sequence[tuple[Booked, Facts]]) -> set[str]:
+        """Enter what the carrier's books say into final rows, in one transaction; the ids of those that were changed.
+
+        The others' columns are not any more what was read before. Rows are taken in the order of their ids, so that two who do this
+        at once do not wait for each other in a circle.
+        """
+        now, entered = self._clock(), set[str]()
         async with self._database.write("enter the carrier's facts") as connection:
-            return (await connection.execute(update)).rowcount == 1
+            for booked, facts in sorted(news, key=lambda each: each[0].call_id):
+                unchanged = [calls.c[name].is_not_distinct_from(getattr(booked, name)) for name in CARRIER_COLUMNS]
+                update = (
+                    sa.update(calls)
+                    .where(calls.c.call_id == booked.call_id, calls.c.state == RowState.FINAL, *unchanged)
+                    .values(**facts.columns, reconciled_at=now, updated_at=now)
+                )
+                if (await connection.execute(update)).rowcount == 1:
+                    entered.add(booked.call_id)
+        return entered
 
     async def born_over(self, new: NewCall, filed: Filed, started_at: datetime, facts: Facts, *, prices_date: date) -> str | None:
         """Make the finished row of a call that only the carrier knows; its `call_id`. None: there is a row by now.
@@ -165,7 +172,10 @@ class Reconciling:
         return made
 
     async def flag(self, call_id: str) -> bool:
-        """Ask a person to look at a row whose call the carrier does not know. False: that has been asked already."""
+        """Ask a person to look at a row whose call the carrier does not know. False: that has been asked already.
+
+        Who reviewed the row before has not seen this: a review counts from here on.
+        """
         async with self._database.write("flag a row") as connection:
             locked = sa.select(calls.c.needs_review, calls.c.review_reasons).where(calls.c.call_id == call_id).with_for_update()
             row = (await connection.execute(locked)).mappings().one_or_none()
@@ -176,7 +186,8 @@ class Reconciling:
                 return False
             reasons[CARRIER] = UNKNOWN_TO_CARRIER
             update = sa.update(calls).where(calls.c.call_id == call_id)
-            await connection.execute(update.values(needs_review=True, review_reasons=reasons, updated_at=self._clock()))
+            unseen = {"needs_review": True, "reviewed_at": None, "reviewed_by": None}
+            await connection.execute(update.values(review_reasons=reasons, updated_at=self._clock(), **unseen))
             return True
 
     async def agreed(self, call_ids: Sequence[str]) -> None:

@@ -3,8 +3,8 @@
 Rule 1: only what is over is judged: at the carrier for `SETTLED` at least, so that whoever is about to file the row has done so.
 Rule 2: the carrier's books say what the carrier did (status, answered seconds, price, and when a call ended that we lost sight of).
 What was said and how our own bridge saw the end, they do not know; that is reported and not overwritten.
-Rule 3: each repair stands alone: one conditional change. Who loses to another looks again. If the carrier goes away in the midst,
-what was repaired is whole, and the rest is for next time.
+Rule 3: each repair is one conditional change. Who loses to another looks again. If the carrier goes away in the midst, what was
+repaired is whole, and the rest is for next time.
 Rule 4: a window is walked by days: in memory is one page of calls, and the names of one day's.
 
 Which calls of the carrier's are ours: those that have a row, whatever they are; and without a row, those that came in (`inbound`,
@@ -14,6 +14,7 @@ parent's row, and a call that another program of the account placed is none of o
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
+from itertools import batched
 from urllib.parse import parse_qs, urlsplit
 
 from app import logs
@@ -37,6 +38,8 @@ SLACK = timedelta(minutes=10)
 TOLERANCE_MS = 2_000
 """The carrier counts whole seconds from the answer, we count milliseconds from its question what to do."""
 PAGE = 200
+GROUP = 50
+"""So many rows are changed in one transaction: a live call's writer waits for no more than that."""
 MAX_RACES = 3
 
 
@@ -152,6 +155,7 @@ class _Comparison:
         over = [call for call in listed if self._is_settled(call)]
         self.result.under_way += len(listed) - len(over)
         rows = await self._shelf.by_sid([call.sid for call in over])
+        beside: list[tuple[Booked, CarrierCall]] = []
         for call in over:
             row = rows.get(call.sid)
             if row is None and await self._is_ours(call):
@@ -159,7 +163,14 @@ class _Comparison:
             elif row is None:
                 self.result.others += 1
             if row is not None:
-                await self._beside(row, call)
+                beside.append((row, call))
+        news = [(row, _facts(call)) for row, call in beside if row.final and differences(row, call)]
+        entered = set[str]()
+        if self.result.repair:
+            for group in batched(news, GROUP, strict=False):
+                entered |= await self._shelf.enter(group)
+        for row, call in beside:
+            await self._beside(row, call, entered=row.call_id in entered)
         await self._agree()
 
     async def _unknown(self, call: CarrierCall) -> Booked | None:
@@ -235,32 +246,33 @@ class _Comparison:
 
     # ---- both
 
-    async def _beside(self, row: Booked, call: CarrierCall) -> None:
-        """A row beside its call that is over. Rule 3: a change that was lost to another is looked at again."""
+    async def _beside(self, row: Booked, call: CarrierCall, *, entered: bool = False) -> None:
+        """A row beside its call that is over. `entered`: what differs is in the row by now. Who loses to another looks again."""
         self.result.compared += 1
-        found: list[Difference] = []
-        mended = False
+        found = self._between(row, call)
         for _ in range(MAX_RACES):
-            if not row.final:
-                found = [Difference(Kind.NEVER_FINISHED, call.status)]
-                mended = self.result.repair and await self._finish(row, call)
-            else:
-                found = differences(row, call)
-                mended = bool(found) and self.result.repair and await self._shelf.enter(row, _facts(call))
-            if mended or not found or not self.result.repair:
+            if entered or not found or not self.result.repair:
                 break
-            again = (await self._shelf.by_sid([call.sid])).get(call.sid)
-            if again is None:
-                return
-            row = again
+            if row.final:
+                entered = bool(await self._shelf.enter([(row, _facts(call))]))
+            else:
+                entered = await self._finish(row, call)
+            if not entered:
+                again = (await self._shelf.by_sid([call.sid])).get(call.sid)
+                if again is None:
+                    return
+                row, found = again, self._between(again, call)
         for difference in found:
-            self.result.note(Gap(difference.kind, row.call_id, call.sid, mended, difference.about))
+            self.result.note(Gap(difference.kind, row.call_id, call.sid, entered, difference.about))
         if not found:
             self._agreeing.append(row.call_id)
         if row.final:
             await self._our_own_duration(row, call)
         if call.price is None and row.carrier_price is None:
             self.result.unrated += 1
+
+    def _between(self, row: Booked, call: CarrierCall) -> list[Difference]:
+        return differences(row, call) if row.final else [Difference(Kind.NEVER_FINISHED, call.status)]
 
     async def _agree(self) -> None:
         """Note for a page's rows that they were compared and say the same."""
@@ -288,7 +300,7 @@ class _Comparison:
             per_transcription_minute=self._settings.per_transcription_minute,
         )
         if done and (finished := (await self._shelf.by_sid([call.sid])).get(call.sid)) is not None:
-            await self._shelf.enter(finished, _facts(call))
+            await self._shelf.enter([(finished, _facts(call))])
         return done
 
     async def _our_own_duration(self, row: Booked, call: CarrierCall) -> None:

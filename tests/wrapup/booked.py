@@ -132,7 +132,8 @@ class House:
         shown = await self.carrier.fetch(call.sid)
         booked = (await self.shelf.by_sid([call.sid]))[call.sid]
         price = None if shown.price is None else float(shown.price)
-        await self.shelf.enter(booked, Facts(status=shown.status, duration_s=shown.duration_s, price=price, price_unit="USD"))
+        facts = Facts(status=shown.status, duration_s=shown.duration_s, price=price, price_unit="USD")
+        assert await self.shelf.enter([(booked, facts)]) == {call_id}
         async with self.database.write() as connection:
             await connection.execute(sa.update(table).where(table.c.call_id == call_id).values(reconciled_at=None))
         return call_id

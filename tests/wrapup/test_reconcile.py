@@ -237,13 +237,15 @@ async def test_a_row_that_the_carrier_does_not_know_is_flagged_and_kept_until_a_
     assert (await house.column(call_id, "needs_review")) == (False,)
 
 
-async def test_a_flag_stands_beside_what_the_reading_found(house):
+async def test_a_flag_stands_beside_what_the_reading_found_and_an_earlier_review_has_not_seen_it(house):
     call_id = await vanished(house)
     async with house.database.write() as connection:
-        await connection.execute(sa.update(table).values(needs_review=True, review_reasons={"name": "values_differ"}))
+        seen = {"needs_review": False, "reviewed_at": HOUR_AGO, "reviewed_by": "ann"}
+        await connection.execute(sa.update(table).values(review_reasons={"name": "values_differ"}, **seen))
     await house.run()
-    [reasons] = await house.column(call_id, "review_reasons")
+    reasons, needs_review, reviewed_at = await house.column(call_id, "review_reasons", "needs_review", "reviewed_at")
     assert reasons == {"name": "values_differ", "carrier": "unknown_to_carrier"}
+    assert (needs_review, reviewed_at) == (True, None)  # ann looked before
 
 
 async def test_a_call_that_was_compared_once_may_vanish_from_the_carriers_books(lite):
@@ -364,9 +366,9 @@ async def test_who_loses_a_race_looks_again_and_finds_nothing_to_do(house, monke
     await house.row_of(call)
     enter = house.shelf.enter
 
-    async def too_late(shelf, row, facts):
+    async def too_late(shelf, news):
         await house.at(NOW).carrier_status(call.sid, call.status, duration_s=60)  # the callback comes just now
-        return await enter(row, facts)
+        return await enter(news)
 
     monkeypatch.setattr(reconcile.Reconciling, "enter", too_late)
     found = await house.run()
