@@ -54,6 +54,7 @@ def open_console(desk: Desk, database: Database, *, passwords: Passwords | None 
     )
     return Console(
         desk=desk,
+        database=database,
         users=users,
         limits=Limits(database, clock=clock),
         audit=AuditLog(database, clock=clock),

@@ -24,6 +24,7 @@ from app import logs
 from app.errors import OurFault, StoreUnavailable
 from app.store.audit import AuditLog
 from app.store.console_tables import Role
+from app.store.engine import Database
 from app.store.limits import Limits
 from app.store.users import Session, Users
 from app.web.console import session as cookies
@@ -88,6 +89,7 @@ class Console:
     """What the pages have at hand. More shelves of the store are added here as pages need them."""
 
     desk: Desk
+    database: Database
     users: Users
     limits: Limits
     audit: AuditLog
