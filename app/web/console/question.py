@@ -5,7 +5,7 @@ not: there it is its blind index, which tells nobody the number (`Database.blind
 Rule 2: an address is a question and never an error: what cannot be read in it is left out, and the rest stands.
 Rule 3: there is one address for one question, `query`; whatever else asks the same is sent on to it.
 
-Other pages make addresses with `address(outcome="failed", period="7d")`, or read one with `Question.of(query_params.multi_items())`.
+Other pages make addresses with `address(outcome="failed", period="7d")`, or read one by `Question.of(query_params.multi_items())`.
 """
 
 import re
@@ -128,9 +128,77 @@ class Question:
         return urlencode(self.pairs())
 
     @property
-    def address(**asked: object) -> str:
+    def address(self) -> str:
+        """The list itself, with its place and its view; never without any parameter, as it then begins with one's own choice."""
+        beside = [("view", self.view)] if self.view else []
+        beside += [("at", self.cursor)] if self.cursor else []
+        return f"{LIST}?{urlencode([*self.pairs(), *beside] or [('view', ALL)])}"
+
+    def but(self, **other: Any) -> "Question":
+        """Another question, at its first page."""
+        return replace(self, **({"cursor": None} | other))
+
+    def without(self, name: str, word: str | None = None) -> "Question":
+        """Without one filter, or without one word of it."""
+        match name:
+            case "words" | "period":
+                return self.but(**{name: ""})
+            case "days":
+                return self.but(since="", until="")
+            case "number":
+                return self.but(number=None)
+        if name in self.chosen:
+            left = tuple(each for each in self.chosen[name] if word is not None and each != word)
+            return self.but(chosen={**self.chosen, name: left} if left else _less(self.chosen, name))
+        if name in FLAGS:
+            return self.but(flags=_less(self.flags, name))
+        return self.but(bounds=_less(self.bounds, f"{name}_from", f"{name}_to"))
+
+    def sorted_by(self, by: SortBy) -> "Question":
+        """Sorted by a column: what is highest first, and the other way round if it is that already."""
+        return self.but(sort=Sort(by, descending=not (self.sort.by is by and self.sort.descending)))
+
+    # ---- as filters
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of all that narrows the list: for the audit log, which keeps no values."""
+        return tuple(dict.fromkeys(name.removesuffix("_from").removesuffix("_to") for name, _ in self.pairs() if name != "sort"))
+
+    def filters(self, now: datetime, zone: ZoneInfo) -> Filters:
+        """The filters of the store. What is said by the day means the business's days."""
+        since, until = self._window(now, zone)
+        wanted: dict[str, Any] = {name: _known(words) for name, words in self.chosen.items() if name != "tool"}
+        for name, (field_name, unit, each) in RANGES.items():
+            for end in ("from", "to"):
+                if (bound := self.bounds.get(f"{name}_{end}")) is not None:
+                    # up to 30 seconds: also 30.9, which the list shows as 0:30
+                    wanted[f"{field_name}_{end}{unit}"] = bound * each + (each - 1 if end == "to" else 0)
+        wanted |= {FLAGS[name]: flag for name, flag in self.flags.items()}
+        return Filters(
+            since=since,
+            until=until,
+            number_index=self.number,
+            tool=self.chosen["tool"][0] if "tool" in self.chosen else None,
+            text=self.words or None,
+            **wanted,
+        )
+
+    def _window(self, now: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+        today = now.astimezone(zone).date()
+        match self.period:
+            case "today":
+                return start_of(today, zone), None
+            case "yesterday":
+                return start_of(today - timedelta(days=1), zone), start_of(today, zone)
+            case "7d" | "30d":
+                return start_of(today - timedelta(days=int(self.period[:-1]) - 1), zone), None
+        return _begin(self.since, zone), _end(self.until, zone)
+
+
+def address(**asked: object) -> str:
     """The address of the list that answers a question, by the parameters' names: `address(outcome=("failed", None), escalated=True,
-    score_from=70, period="7d")`. None is "not known", a moment or a day stands for itself; `from_` is `from`.
+    score_from=70, period="7d")`. None is "not known", a day or a moment stands for itself; `from_` is `from`.
     """
     pairs: Pairs = []
     for name, value in asked.items():
