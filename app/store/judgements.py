@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import OurFault
-from app.store import projection, reading, rescoring
+from app.store import projection, reading, rescoring, search
 from app.store.after_facts import ForReading, NewJudgement, NewReading
 from app.store.after_tables import AFTER_CALL, Source, judgements, readings
 from app.store.audit import AuditLog
@@ -324,6 +324,9 @@ class Judgements:
         """
         columns = projection.columns(await projection.load(connection, {**call, **new}))
         changed = [name for name, value in columns.items() if call[name] != value]
+        if call["analyzed_at"] is None or "summary" in changed:
+            words = [*await search.heard(connection, call["call_id"]), columns.get("summary", call["summary"])]
+            await search.index_call(connection, call["call_id"], words)
         if only_news and not set(changed) - {"analyzer"}:
             await self._write(connection, call, now, **columns, **new)
             return changed

@@ -76,15 +76,21 @@ async def index_call(connection: AsyncConnection, call_id: str, texts: Iterable[
     if wanted - kept:
         insert = sqlite.insert(search_tokens) if dialect.name == "sqlite" else postgresql.insert(search_tokens)
         await connection.execute(
-            insert.on_conflict_do_nothing(), [{"token": token, "call_id": call_id} for token in sorted(wanted - kept)]
+            insert.on_conflict_do_nothing(),
+            [{"token": token, "started_at": begun, "call_id": call_id} for token in sorted(wanted - kept)],
         )
 
 
 async def texts_of(connection: AsyncConnection, call_id: str) -> list[str | None]:
     """Everything of a call that is searched, as it stands."""
-    heard = sa.select(utterances.c.heard).where(utterances.c.call_id == call_id)
     summary = sa.select(calls.c.summary).where(calls.c.call_id == call_id)
-    return [*(await connection.execute(heard)).scalars(), *(await connection.execute(summary)).scalars()]
+    return [*await heard(connection, call_id), *(await connection.execute(summary)).scalars()]
+
+
+async def heard(connection: AsyncConnection, call_id: str) -> list[str | None]:
+    """Everything that was said and heard in a call."""
+    query = sa.select(utterances.c.heard).where(utterances.c.call_id == call_id)
+    return list((await connection.execute(query)).scalars())
 
 
 async def index_again(database: Database, *, after: str = "", batch: int = 50) -> AsyncIterator[tuple[str, int]]:

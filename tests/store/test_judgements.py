@@ -12,7 +12,9 @@ from sqlalchemy.engine import make_url
 from app.call.disposition import EndReason, Outcome, Slot
 from app.store.calls import Calls
 from app.store.engine import Database
+from app.store.filters import Filters
 from app.store.judgements import Judgements, NotFinished
+from app.store.listing import Listing
 from app.store.projection import FIELDS
 from app.store.tables import AnalysisState
 from app.wrapup.facts import Field
@@ -107,6 +109,20 @@ async def test_a_reading_stands_in_the_row_with_what_it_rests_on(judgements, dat
     }
     assert {said["ref"] for said in found["utterances"]} == {"1.u1", "1.u2", "2.u1"}
     assert await told(call_id) == [(2, "call.finished")]
+
+
+async def test_a_call_that_was_read_is_found_by_its_words(judgements, database, clock):
+    call_id = await finished(database, clock)
+    page = Listing(database)
+
+    async def found(words: str) -> list[str]:
+        return [row["call_id"] for row in (await page.page(Filters(text=words))).rows]
+
+    assert await found("Maria Lopez") == []
+    await settled(judgements, call_id)
+    assert await found("maria lopez") == await found("wants a garden") == [call_id]
+    assert await judgements.correct(call_id, "summary", "She wants a pond.", by="ann")
+    assert (await found("pond"), await found("garden")) == ([call_id], [])
 
 
 async def test_a_value_without_evidence_does_not_stand_also_if_the_agent_noted_it(judgements, database, clock, row):
