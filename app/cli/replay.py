@@ -4,33 +4,21 @@ A journal written by an older version of the code may differ where the rules hav
 """
 
 import asyncio
-from itertools import groupby
 from typing import Any
 
 import click
 
-from app.call.journal import Difference, Line, replay
 from app.cli import reading
 from app.cli.data import NoSuchCall
-from app.errors import CallrowError
 from app.settings import Settings
-
-
-class NotReplayable(CallrowError):
-    """A journal that cannot be played: it has no beginning, or an event that this version does not know."""
-
-    def __init__(self, epoch: int, reason: str) -> None:
-        self.epoch, self.reason = epoch, reason
-        super().__init__(epoch, reason)
-
-    def __str__(self) -> str:
-        return f"stream {self.epoch} cannot be replayed: {self.reason}"
 
 
 @click.command("replay")
 @click.argument("call")
 def replay_command(call: str) -> None:
     """Replay CALL (our id or the carrier's CallSid) from its journal. Exit code 0 if the machine orders the same today."""
+    from app.store.journals import compare, streams
+
     events = asyncio.run(_events(reading.settings_without_keys(), call))
     if not events:
         click.echo("the call has no journal: no stream of it ever came")
@@ -47,25 +35,6 @@ def replay_command(call: str) -> None:
             click.echo(f"  line {found.seq} at {times[found.seq]:,} ms, {found.name}: recorded {recorded}, replayed {replayed}")
     if differs:
         raise SystemExit(1)
-
-
-def streams(events: list[dict[str, Any]]) -> dict[int, list[Line]]:
-    """The journal's lines by stream; each stream has its own beginning."""
-    return {
-        epoch: [
-            Line(event["seq"], event["at"], event["name"], event["data"] or {}, event["private"], event["commands"] or "")
-            for event in group
-        ]
-        for epoch, group in groupby(events, key=lambda event: int(event["epoch"]))
-    }
-
-
-def compare(epoch: int, lines: list[Line]) -> list[Difference]:
-    """Every line whose orders differ. Raises `NotReplayable`."""
-    try:
-        return list(replay(lines))
-    except ValueError as fault:
-        raise NotReplayable(epoch, str(fault)) from None
 
 
 async def _events(settings: Settings, name: str) -> list[dict[str, Any]]:
