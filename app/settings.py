@@ -152,11 +152,17 @@ class Settings(BaseModel):
 
     max_calls: int = Field(100, ge=1, le=10_000)
     reject_above: int = Field(2_000, ge=1)
+    max_loop_lag_ms: int = Field(200, ge=20, le=10_000)
+    """Above it new calls are turned away as from a full house: those that are live would suffer."""
+    calls_a_minute_per_caller: int = Field(20, ge=0, le=10_000)
+    """From one number; 0 for no limit."""
     max_call_seconds: int = Field(3_000, ge=60, le=14_400)
     """Of any length: a session with the provider, which ends after 60 minutes, is replaced in time."""
     session_rollover_minutes: float = Field(50, ge=1, le=59)
     lines_dir: Path = Path("var/lines")
     drain_seconds: int = Field(1_800, ge=0)
+    spool_dir: Path = Path("var/spool")
+    spool_mb: int = Field(256, ge=1, le=65_536)
 
     analyzer: AnalyzerName = AnalyzerName.AUTO
     analysis_model: str = "gpt-6-luna"
