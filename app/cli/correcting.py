@@ -45,6 +45,8 @@ def _a_name(_context: click.Context, _option: click.Parameter, value: str) -> st
     name = " ".join(value.split())
     if not 0 < len(name) <= LONGEST_NAME:
         raise click.BadParameter(f"say who you are, in at most {LONGEST_NAME} characters")
+    if ":" in name:  # a user of the console is named with one
+        raise click.BadParameter("say who you are, without a colon")
     return name
 
 

@@ -87,6 +87,13 @@ class AuditLog:
         return Verdict(lines=lines, head=head, broken_at=broken_at)
 
 
+def actor(by: str) -> str:
+    """Who did something, as a line names them: a user of the console is `user:NAME` already, anybody else is whom they say they are
+    at the command line.
+    """
+    return by if by.startswith("user:") else f"operator:{by}"
+
+
 def _hash(line: Mapping[Any, Any]) -> str:
     at: datetime = line["at"]
     parts = [

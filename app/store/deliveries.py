@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.after_tables import DeliveryKind, DeliveryState, deliveries
-from app.store.audit import AuditLog
+from app.store.audit import AuditLog, actor
 from app.store.engine import Database
 from app.store.facts import plain, utc_now
 from app.store.identity import new_call_id
@@ -124,7 +124,7 @@ class Deliveries:
             if row is None:
                 return False
             details = {"delivery": delivery_id, "kind": row.kind.value, "event": row.event}
-            await self._audit.append_on(connection, f"operator:{by}", "resend", row.call_id, details)
+            await self._audit.append_on(connection, actor(by), "resend", row.call_id, details)
             return True
 
     async def list(

@@ -18,7 +18,7 @@ from app.errors import OurFault
 from app.store import projection, reading, rescoring, search
 from app.store.after_facts import ForReading, NewJudgement, NewReading
 from app.store.after_tables import AFTER_CALL, Source, judgements, readings
-from app.store.audit import AuditLog
+from app.store.audit import AuditLog, actor
 from app.store.deliveries import NewDelivery, post
 from app.store.engine import Database
 from app.store.facts import plain, utc_now
@@ -401,7 +401,7 @@ class Judgements:
         ]
 
     async def _noted(self, connection: AsyncConnection, by: str, action: str, call_id: str, **details: Any) -> None:
-        await self._audit.append_on(connection, f"operator:{by}", action, call_id, details or None)
+        await self._audit.append_on(connection, actor(by), action, call_id, details or None)
 
 
 def _known(field: str) -> str:
