@@ -17,6 +17,16 @@ find_python() {
     done
 }
 
+# Sets `chromium` to a Chromium or Chrome, or to nothing. tests/browser/browsing.py looks in the same places.
+find_chromium() {
+    chromium=${CHROMIUM:-}
+    [ -z "$chromium" ] || return 0
+    for candidate in chromium chromium-browser google-chrome google-chrome-stable; do
+        if chromium=$(command -v "$candidate"); then return 0; fi
+    done
+    chromium=
+}
+
 has_uv() { uv --version >/dev/null 2>&1; }
 
 # uv does not read pip's settings. Whoever has told pip which index to use, and which certificate to trust, has told us; uv's own
