@@ -49,6 +49,15 @@ ENTRIES = {
     "POST /console/account/sessions/{session_id}/end": Entry(Policy.SIGNED_IN),
     "POST /console/account/sessions/end-others": Entry(Policy.SIGNED_IN),
     "GET /console/calls": Entry(Policy.OPERATOR),
+    "GET /console/calls/live": Entry(Policy.OPERATOR),
+    "POST /console/calls/find": Entry(Policy.OPERATOR),
+    "POST /console/calls/columns": Entry(Policy.OPERATOR),
+    "POST /console/calls/export": Entry(Policy.REVIEWER),
+    "GET /console/calls/views": Entry(Policy.OPERATOR),
+    "POST /console/calls/views": Entry(Policy.OPERATOR),
+    "POST /console/calls/views/{view_id}": Entry(Policy.OPERATOR),
+    "POST /console/calls/views/{view_id}/begin": Entry(Policy.OPERATOR),
+    "POST /console/calls/views/{view_id}/delete": Entry(Policy.OPERATOR),
     "GET /console/{rest:path}": Entry(Policy.SIGNED_IN),
 }
 
