@@ -20,6 +20,7 @@ from app.store.reports import Bin, Cell, Group, Reports, Tool, last_days, neares
 from app.store.search import index_call
 from app.store.tables import turns
 from tests.store.listed import NOON, errand, put, row, wait
+from tests.store.shelf import turn
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo", "America/Havana")
