@@ -23,9 +23,11 @@ from app.errors import StoreUnavailable
 from app.settings import Settings, environment
 from app.store import migrate
 from app.store.business import Business
-from app.store.calls import Calls
+from app.store.changes import Pricing
+from app.store.daybook import Daybook
 from app.store.engine import Database
 from app.store.ledger import Ledger
+from app.store.spool import Spool, whose_spool
 from app.store.workers import Workers
 from app.store.writer import Writer
 from app.switchboard import Switchboard
@@ -34,6 +36,7 @@ from app.tools.toolbox import Toolbox
 from app.twilio.signature import Signatures
 from app.twilio.token import StreamTokens
 from app.web import console, health, phone
+from app.web.admission import Admission, LoopLag
 from app.web.desk import Desk
 from app.web.guard import build
 
@@ -61,7 +64,14 @@ def application(settings: Settings) -> Starlette:
     worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     key = settings.data_key.get_secret_value() if settings.data_key else None
     database = Database(settings.database_url, key)
-    calls, writer = Calls(database), Writer(database)
+    spool = Spool(settings.spool_dir, whose_spool(settings.database_url), database.seal, settings.spool_mb * 1024 * 1024)
+    pricing = Pricing(
+        prices=settings.prices,
+        prices_date=settings.prices_date,
+        per_transcription_minute=settings.per_transcription_minute,
+    )
+    writer = Writer(database, spool=spool, pricing=pricing)
+    calls = Daybook(database, writer)
     zone = ZoneInfo(settings.business_timezone)
     tools = business_tools(Business(database), clock=lambda: datetime.now(zone), zone=zone)
     toolbox = Toolbox(Ledger(database), tools)
@@ -78,8 +88,14 @@ def application(settings: Settings) -> Starlette:
     workers = Workers(database)
 
     async def lives_elsewhere(other: str) -> bool:
+        if other == worker:
+            return False
+        if writer.is_away:
+            raise StoreUnavailable("ask who lives")
         seen = await workers.list(seen_within=timedelta(seconds=3 * HEARTBEAT_S))
-        return other != worker and any(known.id == other for known in seen)
+        return any(known.id == other for known in seen)
+
+    lag = LoopLag()
 
     desk = Desk(
         settings=settings,
@@ -89,6 +105,7 @@ def application(settings: Settings) -> Starlette:
         tokens=tokens,
         agents=agents,
         clock=lambda: time.time_ns() // 1_000_000,
+        admission=Admission(settings, lag_ms=lambda: lag.p99_ms, overwhelmed=lambda: writer.is_overwhelmed),
         lives_elsewhere=lives_elsewhere,
     )
 
@@ -105,9 +122,11 @@ def application(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await writer.open()
         async with asyncio.TaskGroup() as house:
             tasks = [
                 house.create_task(writer.run()),
+                house.create_task(lag.watch()),
                 house.create_task(board.watch()),
                 house.create_task(doors.look_after()),
                 house.create_task(_beat(workers, worker, board)),
@@ -124,7 +143,10 @@ def application(settings: Settings) -> Starlette:
             await toolbox.settled()
             with contextlib.suppress(StoreUnavailable):  # then its heartbeat ages, and says the same a little later
                 await workers.leave(worker)
-            await writer.close()
+            try:
+                await writer.close()
+            except StoreUnavailable:
+                log.critical("neither the database nor the disk takes what was still to be written", waiting=writer.waiting)
             for task in tasks:
                 task.cancel()
         await database.close()

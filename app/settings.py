@@ -154,7 +154,7 @@ class Settings(BaseModel):
     reject_above: int = Field(2_000, ge=1)
     max_loop_lag_ms: int = Field(200, ge=20, le=10_000)
     """Above it new calls are turned away as from a full house: those that are live would suffer."""
-    calls_a_minute_per_caller: int = Field(20, ge=0, le=10_000)
+    calls_a_minute_per_caller: int = Field(60, ge=0, le=10_000)
     """From one number; 0 for no limit."""
     max_call_seconds: int = Field(3_000, ge=60, le=14_400)
     """Of any length: a session with the provider, which ends after 60 minutes, is replaced in time."""

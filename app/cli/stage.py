@@ -119,7 +119,8 @@ async def stage(*, port: int = 0, database_url: str | None = None, host: str = "
     with listen(host, port) as probe:  # complain of a port before anything else is started
         port = int(probe.getsockname()[1])
     async with contextlib.AsyncExitStack() as started:
-        url = database_url or f"sqlite:///{started.enter_context(_temporary_folder())}/callrow.db"
+        folder = None if database_url else started.enter_context(_temporary_folder())
+        url = database_url or f"sqlite:///{folder}/callrow.db"
         account, token = f"AC{secrets.token_hex(16)}", secrets.token_hex(16)
         address = f"http://127.0.0.1:{port}"
         with _children_deaf_to_ctrl_c():
@@ -141,7 +142,7 @@ async def stage(*, port: int = 0, database_url: str | None = None, host: str = "
                 "ANALYZER": "rules",
                 **dict.fromkeys(DESTINATIONS, ""),
                 "RECONCILE_MINUTES": "0",
-            }
+            } | ({"SPOOL_DIR": f"{folder}/spool"} if folder else {})
             settings = Settings.from_env({**reading.given(), **changes})
             await asyncio.to_thread(migrate.upgrade, url)
             database = Database(url, settings.data_key.get_secret_value() if settings.data_key else None)

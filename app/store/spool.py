@@ -14,6 +14,7 @@ Rule 5: everything here runs in one thread of its own; the loop only waits for i
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import secrets
 import time
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy.engine import make_url
 
 from app import logs
 from app.call.commands import KeepMemory, KeepTool, KeepTurn, KeepUtterance
@@ -119,12 +121,13 @@ class Spool:
 
     Args:
         folder: where all processes of this machine keep theirs.
+        whose: the database it waits for (`whose_spool`); files that wait for another are left alone.
         seal: seals and opens the records.
         limit: bytes that this process's file may have at most.
     """
 
-    def __init__(self, folder: Path, seal: Seal, limit: int) -> None:
-        self._folder, self._seal, self._limit = folder, seal, limit
+    def __init__(self, folder: Path, whose: str, seal: Seal, limit: int) -> None:
+        self._folder, self._whose, self._seal, self._limit = folder, whose, seal, limit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._own: _File | None = None
         self._found: list[_File] = []
@@ -202,7 +205,7 @@ class Spool:
     def _open(self) -> bool:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            name = f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{secrets.token_hex(3)}"
+            name = f"{time.time_ns() // 1_000_000:013d}-{os.getpid()}-{secrets.token_hex(3)}.{self._whose}"
             while self._own is None:
                 self._own = _locked(self._folder / f"{name}.spool", os.O_CREAT)
             self._ballast = self._folder / f"{name}.ballast"
@@ -218,7 +221,7 @@ class Spool:
         before = len(self._found)
         mine = {file.path for file in (*self._found, *([self._own] if self._own is not None else ()))}
         try:
-            names = sorted(self._folder.glob("*.spool"))
+            names = sorted(self._folder.glob(f"*.{self._whose}.spool"))
         except OSError:
             return 0
         for path in names:
@@ -359,6 +362,14 @@ class Spool:
         if self._own is not None:
             self._own.close(remove=self._own.size == 0)
             self._own = None
+
+
+def whose_spool(url: str) -> str:
+    """A short name for a database, from its address without the password."""
+    address = make_url(url)
+    place = str(Path(address.database or "").absolute()) if address.get_backend_name() == "sqlite" else address.database
+    of = f"{address.get_backend_name()}\0{address.host}\0{address.port}\0{address.query.get('host')}\0{place}"
+    return hashlib.sha256(of.encode()).hexdigest()[:12]
 
 
 def _text(item: Line | Kept) -> str:

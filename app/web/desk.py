@@ -11,6 +11,7 @@ from app.settings import Settings
 from app.store.calls import Calls
 from app.twilio.signature import Signatures
 from app.twilio.token import StreamTokens
+from app.web.admission import Admission
 
 
 class Switchboard(Protocol):
@@ -57,4 +58,5 @@ class Desk:
     tokens: StreamTokens = field(repr=False)
     agents: Mapping[str, Agent]
     clock: Callable[[], int]
+    admission: Admission
     lives_elsewhere: Callable[[str], Awaitable[bool]] | None = None

@@ -8,7 +8,7 @@ Rule 3: admission is here. A refusal at the media socket would be an answered, b
 import asyncio
 import re
 from collections import Counter, deque
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import phonenumbers
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -27,7 +27,7 @@ from app.web import sentences
 from app.web.desk import Desk
 from app.web.guard import Policy
 from app.web.resume import Resume
-from app.web.webhook import TERMINAL, Misshapen, SilentDoor, SpokenDoor, Webhook
+from app.web.webhook import TERMINAL, Misshapen, SilentDoor, SpokenDoor, Webhook, whole
 
 log = logs.logger("web")
 
@@ -36,6 +36,8 @@ TURNED_AWAY_MS = 60_000
 SWEEP_S = 15.0
 ATTESTATION = re.compile(r"[A-Za-z-]{1,64}")
 STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
+
+UNANSWERED = frozenset({"queued", "initiated", "ringing"})
 
 TURNED_AWAY = {
     EndReason.UNKNOWN_AGENT: sentences.UNKNOWN_AGENT,
@@ -108,8 +110,10 @@ class Phone:
                 return await self._turn_away(state, EndReason.MODEL_UNAVAILABLE)
             if self._desk.switchboard.draining:
                 return await self._turn_away(state, EndReason.DRAINED)
+            if created and (why := self._desk.admission.refuses(self._desk.switchboard.live, state.from_number)):
+                return await self._no_slot(state, why)
             if not self._desk.switchboard.admit(state.call_id, state.epoch):
-                return await self._no_slot(state)
+                return await self._no_slot(state, "full")
         token = self._desk.tokens.make(state.call_id, state.epoch, self._desk.clock())
         return self._twiml.answer(state.call_id, state.epoch, token)
 
@@ -129,17 +133,17 @@ class Phone:
             prompt_version=(agent.version or None) if agent else None,
         )
 
-    async def _no_slot(self, state: CallState) -> bytes:
+    async def _no_slot(self, state: CallState, why: str) -> bytes:
         now = self._desk.clock()
         while self._turned_away and not 0 <= now - self._turned_away[0] < TURNED_AWAY_MS:
             self._turned_away.popleft()
         on_the_line = self._desk.switchboard.live + len(self._turned_away)
         if on_the_line >= self._desk.settings.reject_above:
-            log.warning("call rejected as busy", call_id=state.call_id, on_the_line=on_the_line)
+            log.warning("call rejected as busy", call_id=state.call_id, on_the_line=on_the_line, why=why)
             await self._resume.finish(state, EndReason.FULL_HOUSE)
             return self._twiml.reject()
         self._turned_away.append(now)
-        log.warning("full house", call_id=state.call_id, live=self._desk.switchboard.live)
+        log.warning("full house", call_id=state.call_id, live=self._desk.switchboard.live, why=why)
         try:
             # The row stays live until the number is left or the caller has gone; this tells everybody what kind of call it is.
             await self._desk.calls.plan(state.call_id, state.epoch, Intent.HANG_UP)
@@ -175,10 +179,23 @@ class Phone:
         if webhook.status in TERMINAL:
             await self._resume.told(webhook)
             return self._twiml.nothing()
-        state = await self._desk.calls.find_by_sid(webhook.call_sid)
+        try:
+            state = await self._desk.calls.find_by_sid(webhook.call_sid)
+        except StoreUnavailable:
+            return await self._fallback_in_the_dark(webhook)
         if state is None or (state.claimed_epoch == 0 and state.epoch == 1):
             return await self._voice(webhook)
         return await self._resume.follow(state, state.epoch, webhook)
+
+    async def _fallback_in_the_dark(self, webhook: Webhook) -> bytes:
+        """Nobody can say what call this is. One that still rings is answered; about one whose stream is over we are asked again."""
+        if webhook.status in UNANSWERED:
+            return await self._voice(webhook)
+        failed = urlsplit(webhook.one("ErrorUrl") or "")
+        epoch = whole(next(iter(parse_qs(failed.query).get("epoch", ())), None))
+        if epoch and failed.path.endswith("/twilio/resume"):
+            return self._twiml.say_and_resume(sentences.ONE_MOMENT, epoch, 1)
+        return self._out_of_order(webhook)
 
     # ---- a number left by keys
 

@@ -210,6 +210,7 @@ class Callrow(Target):
             "AUDIO_PATH": self.path,
             "MAX_CALLS": "2000",
             "REJECT_ABOVE": "4000",
+            "CALLS_A_MINUTE_PER_CALLER": "0",
             "ANALYZER": "rules",
         }
 

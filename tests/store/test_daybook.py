@@ -20,7 +20,7 @@ from app.store.daybook import Daybook
 from app.store.engine import Database
 from app.store.facts import CallState
 from app.store.late import Advanced, CarrierSaid, Claimed, Finished, Healthy, Planned
-from app.store.spool import Spool
+from app.store.spool import Spool, whose_spool
 from app.store.writer import Writer
 from tests.store.shelf import PRICED, Clock, filed, line, memory, new_call, turn, until, utterance
 
@@ -56,7 +56,7 @@ class House:
     def __init__(self, url: str, folder, clock=None) -> None:
         self.database = Away(url)
         self.clock = clock or Clock()
-        self.spool = Spool(folder, self.database.seal, 2**24)
+        self.spool = Spool(folder, whose_spool(url), self.database.seal, 2**24)
         pricing = Pricing(prices=PRICED["prices"], prices_date=PRICED["prices_date"])
         self.writer = Writer(self.database, spool=self.spool, pricing=pricing, interval_ms=1, clock=self.clock)
         self.calls = Daybook(self.database, self.writer, clock=self.clock, patience_s=20)

@@ -15,6 +15,7 @@ from app.store.calls import Calls
 from app.twilio.signature import Signatures
 from app.twilio.token import StreamTokens
 from app.web import guard, health, phone
+from app.web.admission import Admission
 from app.web.desk import Desk
 
 PUBLIC = "https://calls.example.com"
@@ -105,12 +106,14 @@ class House:
                 "TWILIO_AUTH_TOKEN": TOKEN,
                 "OPENAI_API_KEY": "sk-x",
                 "TRANSFER_TO": "sales=+15551230001",
+                "CALLS_A_MINUTE_PER_CALLER": "0",
                 **settings,
             }
         )
         self.calls = Watched(Calls(database, clock=lambda: datetime.fromtimestamp(self.now / 1_000, UTC)))
         self.board = Board()
         self.others = set()
+        self.lag_ms, self.overwhelmed = 0.0, False
         self.desk = Desk(
             settings=self.settings,
             calls=self.calls,
@@ -119,6 +122,7 @@ class House:
             tokens=StreamTokens(*self.settings.auth_tokens),
             agents={name: Agent(name=name, instructions="Be kind.", version="v1") for name in ("front-desk", "sales")},
             clock=lambda: self.now,
+            admission=Admission(self.settings, lag_ms=lambda: self.lag_ms, overwhelmed=lambda: self.overwhelmed),
             lives_elsewhere=self._lives_elsewhere,
         )
         self.checks = {}
