@@ -25,7 +25,7 @@ from app.store.engine import Database
 from app.store.limits import Limits
 from app.store.passwords import Passwords
 from app.store.users import Users
-from app.web.console import account, by_provider, calls, sign_in
+from app.web.console import account, by_provider, call_changes, call_journal, call_page, calls, sign_in
 from app.web.console.door import Console
 from app.web.console.provider import Provider
 from app.web.console.session import HOME, Cookies
@@ -34,7 +34,10 @@ from app.web.console.visit import NotFound, Visit
 from app.web.desk import Desk
 from app.web.guard import Policy
 
-PAGES: tuple[Callable[[Console], list[BaseRoute]], ...] = (sign_in.routes, by_provider.routes, account.routes, calls.routes)
+PAGES: tuple[Callable[[Console], list[BaseRoute]], ...] = (
+    *(sign_in.routes, by_provider.routes, account.routes, calls.routes),
+    *(call_page.routes, call_changes.routes, call_journal.routes),
+)
 """Everything that has pages. In this order, before whatever matches anything."""
 
 

@@ -58,6 +58,16 @@ ENTRIES = {
     "POST /console/calls/views/{view_id}": Entry(Policy.OPERATOR),
     "POST /console/calls/views/{view_id}/begin": Entry(Policy.OPERATOR),
     "POST /console/calls/views/{view_id}/delete": Entry(Policy.OPERATOR),
+    "GET /console/calls/{call_id}": Entry(Policy.OPERATOR),
+    "GET /console/calls/{call_id}/again": Entry(Policy.OPERATOR, unaudited="only with the word of a page of the same session that is"),
+    "GET /console/calls/{call_id}/row.json": Entry(Policy.REVIEWER),
+    "POST /console/calls/{call_id}/judged/{field}/correct": Entry(Policy.OPERATOR),
+    "POST /console/calls/{call_id}/judged/{field}/take-back": Entry(Policy.OPERATOR),
+    "POST /console/calls/{call_id}/reviewed": Entry(Policy.REVIEWER),
+    "POST /console/calls/{call_id}/read-again": Entry(Policy.ADMIN),
+    "POST /console/calls/{call_id}/deliveries/{delivery_id}/resend": Entry(Policy.ADMIN),
+    "GET /console/calls/{call_id}/journal": Entry(Policy.ADMIN),
+    "POST /console/calls/{call_id}/journal/replay": Entry(Policy.ADMIN),
     "GET /console/{rest:path}": Entry(Policy.SIGNED_IN),
 }
 

@@ -1,0 +1,126 @@
+// The page of one call: to a line and back, the keyboard, copying. Everything it does is a link or a form without it too.
+"use strict";
+
+(() => {
+  const call = () => document.getElementById("call");
+  const lines = () => [...document.querySelectorAll(".talk > .said")];
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  const show = (element) => {
+    document.querySelectorAll(".found").forEach((other) => other.classList.remove("found"));
+    void element.offsetWidth; // so that it is seen again when it is the same one
+    element.classList.add("found");
+    element.scrollIntoView({ block: "center", behavior: calm.matches ? "auto" : "smooth" });
+    element.focus({ preventScroll: true });
+  };
+
+  const reveal = (root) => {
+    for (const hidden of root.querySelectorAll(".copy[hidden], .only-script[hidden]")) hidden.hidden = false;
+  };
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a.cite, a.at, #review a[href^="#"], [data-said]');
+    if (link) {
+      const anchor = link.dataset.said || decodeURIComponent(link.hash.slice(1));
+      const there = document.getElementById(anchor);
+      if (there) {
+        if (!link.dataset.said) {
+          event.preventDefault();
+          history.replaceState(history.state, "", link.hash);
+        }
+        show(there);
+      }
+      return;
+    }
+    const copy = event.target.closest("[data-copy]");
+    if (copy) {
+      navigator.clipboard?.writeText(copy.dataset.copy).then(() => {
+        copy.classList.add("copied");
+        copy.title = "Copied";
+        setTimeout(() => copy.classList.remove("copied"), 1500);
+      }, () => getSelection().selectAllChildren(copy.previousElementSibling));
+    }
+  });
+
+  // What somebody has opened stays open when the page looks again.
+  document.addEventListener("htmx:before:morph:attr", (event) => {
+    const { attrName, newValue } = event.detail;
+    if (attrName === "open" && newValue === null && event.target.matches("#call details")) event.preventDefault();
+    if (attrName === "class" && event.target.classList.contains("found")) event.preventDefault();
+    if (attrName === "hidden" && event.target.matches(".copy, .only-script")) event.preventDefault();
+  });
+  let corrected = null;
+  document.addEventListener("htmx:before:swap", (event) => {
+    const { ctx } = event.detail;
+    const form = ctx.sourceElement.closest?.("form[data-field]");
+    corrected = form ? form.dataset.field : null;
+    if (form && ctx.response.status < 400) {
+      const details = form.closest("details");
+      if (details) details.open = false;
+    }
+  });
+  document.addEventListener("htmx:after:swap", () => {
+    if (!call()) return;
+    reveal(document);
+    if (!corrected) return;
+    const field = document.getElementById(`field-${corrected}`);
+    const wrong = field?.querySelector("[aria-invalid]");
+    (wrong || field?.querySelector("summary"))?.focus();
+    corrected = null;
+  });
+
+  // A form that opens is there to be written in.
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.("details.correct") && event.target.open && event.target.dataset.by !== "server") {
+      const first = event.target.querySelector("[name=value]");
+      first?.focus();
+      if (first?.select && first.tagName === "INPUT") first.select();
+    }
+  }, true);
+
+  const step = (by) => {
+    const all = lines();
+    if (!all.length) return;
+    const now = all.findIndex((line) => line.classList.contains("found") || line === document.activeElement);
+    show(all[now < 0 ? (by > 0 ? 0 : all.length - 1) : Math.min(all.length - 1, Math.max(0, now + by))]);
+  };
+
+  const correct = () => {
+    const here = document.activeElement?.closest("[data-judged]");
+    const field = here || document.querySelector(".doubtful[data-judged]") || document.querySelector("[data-judged] details.correct");
+    const form = field?.matches("details") ? field : field?.querySelector("details.correct");
+    if (!form) return;
+    form.open = true;
+    form.scrollIntoView({ block: "nearest" });
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (!call() || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.key === "Escape") {
+      const form = event.target.closest("details.correct[open]");
+      if (form) {
+        form.open = false;
+        form.querySelector("summary").focus();
+      }
+      return;
+    }
+    if (event.target.matches("input, textarea, select, [contenteditable]") || document.querySelector("dialog[open]")) return;
+    if (event.key === "j") step(1);
+    else if (event.key === "k") step(-1);
+    else if (event.key === "c") correct();
+    else {
+      const link = /^[npu?]$/.test(event.key) && document.querySelector(`[data-key="${event.key}"]`);
+      if (!link) return;
+      link.click();
+    }
+    event.preventDefault();
+  });
+
+  const begin = () => {
+    reveal(document);
+    const there = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (there && there.matches(".talk > li")) there.focus({ preventScroll: true });
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
+})();
