@@ -42,7 +42,8 @@ class Pace:
     """The first pause of rule 1."""
     forget_every_s: float = 3_600.0
     keep: timedelta = timedelta(days=2)
-    """So long the engine keeps what has ended. Longer than the longest period of reconciliation, whose jobs are known by it."""
+    """So long the engine keeps what has ended, and the list of workers who is gone. Longer than the longest period of reconciliation,
+    whose jobs are known by it."""
     limit: int = 200
     """Of each kind, looked at in one sweep."""
 
@@ -65,6 +66,7 @@ class Register(Protocol):
     """What the sweeper asks of `app.store.workers.Workers`."""
 
     async def beat(self, worker: str, *, live_calls: int, address: str | None = None) -> None: ...
+    async def forget(self, not_seen_for: timedelta) -> int: ...
     async def list(self, *, seen_within: timedelta | None = None) -> list[Worker]: ...
 
 
@@ -236,6 +238,7 @@ class Sweeper:
         if self._forgotten_at is not None and now - self._forgotten_at < self._pace.forget_every_s:
             return
         self._forgotten_at = now
+        await self._workers.forget(self._pace.keep)
         count = await self._engine.forget(self._clock() - self._pace.keep)
         if count:
             log.info("ended jobs are forgotten", count=count)

@@ -27,7 +27,8 @@ from app.wrapup.jobs import Job, Jobs, Kind, State, Work, engine_url, plain
 from app.wrapup.sweeper import Pace, Sweeper
 from tests.wrapup.paper import PACE, Paper, Pile, work_on
 
-SOON_S = 60.0
+pytestmark = pytest.mark.timeout(400)
+SOON_S = 100.0
 SECRET = "the caller said a secret"
 
 

@@ -73,8 +73,8 @@ class Scene:
         self.working -= set(lost)
         return len(lost)
 
-    async def forget(self, ended_before: datetime) -> int:
-        self.did.append(("forget", ended_before))
+    async def forget(self, what: datetime | timedelta) -> int:
+        self.did.append(("forget jobs" if isinstance(what, datetime) else "forget workers", what))
         return 0
 
     async def beat(self, worker: str, *, live_calls: int, address: str | None = None) -> None:
@@ -227,14 +227,13 @@ async def test_calls_are_compared_with_the_carriers_once_in_a_period_and_never_w
     assert scene.asked("begin") == [("begin", f"reconcile:3600s:{first}"), ("begin", f"reconcile:3600s:{first + 1}")]
 
 
-async def test_ended_jobs_are_forgotten_now_and_then(scene: Scene):
+async def test_ended_jobs_and_lost_workers_are_forgotten_now_and_then(scene: Scene):
     sweeper = scene.sweeper()
     for scene.now in (0, 1, 3_000, 3_600):
         await sweeper.sweep()
-    assert scene.asked("forget") == [
-        ("forget", NOON - timedelta(days=2)),
-        ("forget", NOON + timedelta(hours=1) - timedelta(days=2)),
-    ]
+    days = timedelta(days=2)
+    assert scene.asked("forget jobs") == [("forget jobs", NOON - days), ("forget jobs", NOON + timedelta(hours=1) - days)]
+    assert scene.asked("forget workers") == [("forget workers", days)] * 2
 
 
 async def test_a_fault_nobody_foresaw_ends_one_sweep_and_not_the_loop(scene: Scene):
