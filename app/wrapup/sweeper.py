@@ -42,8 +42,8 @@ class Pace:
     """The first pause of rule 1."""
     forget_every_s: float = 3_600.0
     keep: timedelta = timedelta(days=2)
-    """So long the engine keeps what has ended, and the list of workers who is gone. Longer than the longest period of reconciliation,
-    whose jobs are known by it."""
+    """So long the engine keeps what has ended, and the list of workers who is gone. Longer than the longest period of
+    reconciliation, whose jobs are known by it."""
     limit: int = 200
     """Of each kind, looked at in one sweep."""
 
