@@ -288,7 +288,7 @@ class _Comparison:
         dialled, ended_at = None, call.ended_at
         if state.next_step is Intent.TRANSFER:
             for leg in await self._carrier.legs(call.sid):
-                if leg.status in ending.TAKEN and leg.duration_s:
+                if leg.status in ending.TAKEN:
                     dialled, ended_at = leg.status, leg.start_time or ended_at  # the agent's part was over when a person answered
         filed = ending.filed(state, ending.reason_of(state, call.status, dialled), _ms(ended_at or state.started_at))
         done = await self._calls.finish(

@@ -138,6 +138,13 @@ class House:
             await connection.execute(sa.update(table).where(table.c.call_id == call_id).values(reconciled_at=None))
         return call_id
 
+    async def vanished(self, began: datetime, **how: Any) -> str:
+        """A row whose call is not in the carrier's books."""
+        call = took_place(self.peer, began)
+        call_id = await self.row_of(call, **how)
+        del self.peer.calls[call.sid]
+        return call_id
+
     async def column(self, call_id: str, *names: str) -> tuple[Any, ...]:
         async with self.database.read() as connection:
             return tuple(
