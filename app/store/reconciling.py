@@ -101,15 +101,14 @@ class Reconciling:
     ) -> list[Booked]:
         """Calls by phone of that account, born in `since <= started_at < until`, in that order; the page behind one of them."""
         query = sa.select(*_BOOKED).where(
-            calls.c.started_at >= since,
+            calls.c.started_at >= (since if behind is None else behind.started_at),
             calls.c.started_at < until,
             calls.c.carrier_call_sid.is_not(None),
             calls.c.channel == Channel.PHONE,
             sa.or_(calls.c.account_sid == account_sid, calls.c.account_sid.is_(None)),
         )
         if behind is not None:
-            same_moment = sa.and_(calls.c.started_at == behind.started_at, calls.c.call_id > behind.call_id)
-            query = query.where(sa.or_(calls.c.started_at > behind.started_at, same_moment))
+            query = query.where(sa.or_(calls.c.started_at > behind.started_at, calls.c.call_id > behind.call_id))
         query = query.order_by(calls.c.started_at, calls.c.call_id).limit(limit)
         async with self._database.read("look for calls to compare") as connection:
             return [_booked(row) for row in (await connection.execute(query)).mappings()]
