@@ -35,6 +35,7 @@ COMMANDS = {
     "analyse": "app.cli.deliveries:analyse",
     "example": "app.cli.data:example",
     "user": "app.cli.users:user",
+    "seed": "app.cli.seed:seed",
 }
 
 
