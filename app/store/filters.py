@@ -80,6 +80,8 @@ class Asked:
 async def ask(connection: AsyncConnection, database: Database, filters: Filters, *, by_time: bool = True) -> Asked:
     """The filters as conditions; what a text has to do with it depends on the order that is wanted (`search.matching`)."""
     where = conditions(database, filters)
+    if filters.number is not None:
+        where.append(await _has_number(connection, database, filters.number))
     if filters.tool is not None or filters.tool_status:
         where.append(await _has_errand(connection, filters))
     if filters.text is None or not filters.text.strip():
@@ -133,6 +135,20 @@ def _of_number(index: str | None) -> sa.ColumnElement[bool]:
     return (calls.c.from_index == index) | (calls.c.to_index == index) if known else sa.false()
 
 
+async def _has_number(connection: AsyncConnection, database: Database, number: str) -> sa.ColumnElement[bool]:
+    """Whether it is one of the call's numbers. One that is in very many calls (the house's own) is compared call by call."""
+    index = database.blind_index(number)
+    if index is None:
+        return sa.false()
+    either = (calls.c.from_index == index) | (calls.c.to_index == index)
+    if not database.embedded:  # PostgreSQL knows which numbers are frequent
+        return either
+    by_caller, by_called = (sa.select(calls.c.call_id).where(column == index) for column in (calls.c.from_index, calls.c.to_index))
+    if await search.at_most(connection, by_caller) and await search.at_most(connection, by_called):
+        return either
+    return (sa.literal_column("+calls.from_index", sa.String) == index) | (sa.literal_column("+calls.to_index", sa.String) == index)
+
+
 async def _has_errand(connection: AsyncConnection, filters: Filters) -> sa.ColumnElement[bool]:
     """Whether there is such an errand. Few are looked up first (the limit excludes nothing); of many, each call is asked."""
     statuses = filters.tool_status or tuple(ToolStatus)  # named each, so that the index of errands answers
@@ -142,8 +158,7 @@ async def _has_errand(connection: AsyncConnection, filters: Filters) -> sa.Colum
         which = which.where(tool_invocations.c.name == filters.tool)
     if filters.since is not None:  # an errand of a call is not older than the call
         which = which.where(tool_invocations.c.started_at >= filters.since)
-    some = which.limit(search.FEW + 1).subquery()
-    few = (await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one() <= search.FEW
+    few = await search.at_most(connection, which)
     return calls.c.call_id.in_(which.limit(2 * search.FEW) if few else which)
 
 

@@ -156,5 +156,14 @@ def _has(word: str, of: sa.FromClause) -> sa.Select[Any]:
 
 async def _calls_with(connection: AsyncConnection, word: str) -> int:
     """In how many calls the word is; `FEW` + 1 for more."""
-    some = sa.select(search_tokens.c.call_id).where(search_tokens.c.token == word).limit(FEW + 1).subquery()
+    return await _count(connection, sa.select(search_tokens.c.call_id).where(search_tokens.c.token == word))
+
+
+async def at_most(connection: AsyncConnection, which: sa.Select[Any]) -> bool:
+    """Whether these are few rows: no more than `FEW`."""
+    return await _count(connection, which) <= FEW
+
+
+async def _count(connection: AsyncConnection, which: sa.Select[Any]) -> int:
+    some = which.limit(FEW + 1).subquery()
     return int((await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one())

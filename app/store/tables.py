@@ -142,10 +142,12 @@ COUNTED = (
     *("state", "outcome", "end_reason", "disposition", "intent", "sentiment", "agent", "lead_score", "escalated", "needs_review"),
     *("analysis", "duration_ms", "latency_p50_ms", "latency_p95_ms", "barge_ins", "cost_usd"),
 )
-"""What calls are filtered and counted by: PostgreSQL keeps it in the leaves of the index by time, so that a report of a month reads
-some megabytes instead of the whole of its rows. Only what comes from closed or configured lists, and numbers: an index entry has a
-limit of 2,700 bytes, and a long word must not cost the row (so `urgency`, a slot's value while the call lasts, is not here). Not
-`turns`, which change with every turn: the row is then written without touching any index."""
+"""What calls are filtered and counted by. It stands in the index by time, behind the key: so a filter skips what it does not want
+without looking at the row, and a report of a month reads some megabytes instead of all its rows. Only what comes from closed or
+configured lists, and numbers: an index entry has a limit of 2,700 bytes, and a long word must not cost the row (so `urgency`, a
+slot's value while the call lasts, is not here). Not `turns`, which change with every turn: the row is then written without touching
+any index."""
+
 
 calls = sa.Table(
     "calls",
@@ -239,7 +241,7 @@ calls = sa.Table(
         name="final_says_how_it_ended",
     ),
     # the list by time, with every filter; all reports of a window
-    sa.Index(None, "started_at", "call_id", postgresql_include=COUNTED),
+    sa.Index("ix_calls_by_time", "started_at", "call_id", *COUNTED),
     # the list by each of the other columns that it can be sorted by, over all time
     sa.Index(None, "lead_score", "call_id"),
     sa.Index(None, "duration_ms", "call_id"),
@@ -331,8 +333,7 @@ tool_invocations = sa.Table(
     # how the tools fared in a window, and the calls in which one failed; controls, which are many and cannot fail, are not in it
     sa.Index(
         "ix_tool_invocations_errands",
-        *("status", "started_at"),
-        postgresql_include=("name", "call_id"),
+        *("status", "started_at", "name", "call_id"),
         postgresql_where=sa.text("kind = 'errand'"),
         sqlite_where=sa.text("kind = 'errand'"),
     ),

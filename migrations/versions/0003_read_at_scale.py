@@ -28,14 +28,11 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_search_tokens_call_id"), "search_tokens", ["call_id"])
-    add_index("ix_calls_started_at_call_id", "calls", ["started_at", "call_id"], include=COUNTED)
+    add_index("ix_calls_by_time", "calls", ["started_at", "call_id", *COUNTED])
     for column in SORTED:
         add_index(f"ix_calls_{column}_call_id", "calls", [column, "call_id"])
-    add_index(
-        *("ix_tool_invocations_errands", "tool_invocations", ["status", "started_at"]),
-        where="kind = 'errand'",
-        include=("name", "call_id"),
-    )
+    errands = ["status", "started_at", "name", "call_id"]
+    add_index("ix_tool_invocations_errands", "tool_invocations", errands, where="kind = 'errand'")
     # what these did, the new ones do
     drop_index("ix_tool_invocations_status", "tool_invocations")
     drop_index("ix_calls_started_at", "calls")
@@ -49,5 +46,5 @@ def downgrade() -> None:
     drop_index("ix_tool_invocations_errands", "tool_invocations")
     for column in reversed(SORTED):
         drop_index(f"ix_calls_{column}_call_id", "calls")
-    drop_index("ix_calls_started_at_call_id", "calls")
+    drop_index("ix_calls_by_time", "calls")
     op.drop_table("search_tokens")

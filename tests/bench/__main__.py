@@ -1,5 +1,7 @@
 """`python -m tests.bench`; see `scripts/bench`."""
 
-from tests.bench.run import main
+import sys
 
-raise SystemExit(main())
+from tests.bench import database, run
+
+raise SystemExit(database.main() if "--database" in sys.argv[1:] else run.main())
