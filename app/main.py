@@ -74,7 +74,7 @@ def application(settings: Settings) -> Starlette:
     calls = Daybook(database, writer)
     zone = ZoneInfo(settings.business_timezone)
     tools = business_tools(Business(database), clock=lambda: datetime.now(zone), zone=zone)
-    toolbox = Toolbox(Ledger(database), tools)
+    toolbox = Toolbox(Ledger(database, is_behind=writer.is_behind), tools)
     agents = read_agents(
         settings.agents_dir,
         errands=toolbox.specs(),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from app.call.agent import ToolKind
 from app.call.errands import ErrandContext
-from app.errors import Fenced
+from app.errors import Fenced, StoreUnavailable
 from app.store.engine import Database
 from app.store.facts import utc_now
 from app.store.tables import RowState, ToolStatus, calls, tool_invocations
@@ -40,11 +40,18 @@ class Standing:
 
 
 class Ledger:
-    """All errands of one database."""
+    """All errands of one database. `is_behind` says of a call that what is written of it waits for the database elsewhere."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        is_behind: Callable[[str], bool] = lambda call_id: False,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._is_behind = is_behind
 
     async def intend(self, context: ErrandContext, tool_call: str, name: str, arguments: str, effect: bool) -> Standing:
         """Write down that this is going to be done; committed when it returns.
@@ -53,6 +60,8 @@ class Ledger:
             Fenced: the call has another epoch now, or is finished. Do nothing.
             StoreUnavailable: nothing may have been written. An errand with an effect must not begin.
         """
+        if self._is_behind(context.call_id):  # known to be away, or the call's row not made yet: nobody need wait to learn it
+            raise StoreUnavailable("write down an errand")
         row = self._row(context, tool_call, name, arguments, effect)
         insert = self._database.insert(tool_invocations).values(row | {"status": ToolStatus.INTENDED})
         async with self._database.write("write down an errand") as connection:

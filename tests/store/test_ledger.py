@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from app.errors import Fenced
+from app.errors import Fenced, StoreUnavailable
 from app.store.calls import Calls
 from app.store.engine import Database
 from app.store.ledger import Ledger, Standing, ToolStatus
@@ -149,3 +149,14 @@ async def test_with_a_key_the_ledger_holds_no_private_word(database_url):
     assert len(raw) == 1 and "private-word" not in str(raw)
     assert (await ledger.standing(call_id, "t1")).result == '"a-private-word"'
     await database.close()
+
+
+async def test_while_something_of_the_call_waits_for_the_database_no_errand_begins(database, calls):
+    state, _ = await calls.born(new_call())
+    behind = {state.call_id}
+    ledger = Ledger(database, is_behind=behind.__contains__)
+    with pytest.raises(StoreUnavailable):
+        await ledger.intend(context(state.call_id), "t1", "book_appointment", "{}", effect=True)
+    assert await ledger.standing(state.call_id, "t1") is None
+    behind.clear()
+    assert (await ledger.intend(context(state.call_id), "t1", "book_appointment", "{}", effect=True)).new
