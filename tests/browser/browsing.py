@@ -22,6 +22,7 @@ from tests.web.console.office import PASSWORD, Office
 AXE = Path(__file__).with_name("axe-core-4.14.1.min.js")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PATIENCE_S = 60
+QUIET_S = 0.2
 SIZES = {"wide": (1440, 900), "phone": (360, 740)}
 SCHEMES = ("light", "dark")
 VIOLATIONS = (
@@ -76,11 +77,12 @@ class Tab:
     def __init__(self, place, context, page):
         self.place, self.context, self.page = place, context, page
         self.problems, self.expected, self.weight, self.asked = [], set(), 0, []
+        self._open, self._sizes = set(), set()
         page.on("console", self._said)
         page.on("pageerror", lambda fault: self.problems.append(f"error: {fault}"))
         page.on("requestfinished", self._finished)
+        page.on("requestfailed", lambda request: self._open.discard(request))
         page.on("request", self._asked)
-        self._sizes = set()
 
     def _said(self, message):
         refused = message.text.startswith("Failed to load resource: the server responded with a status of ")
@@ -93,8 +95,11 @@ class Tab:
         self.asked.append(request.url)
         if not request.url.startswith((self.place.url, "data:", "blob:")):
             self.problems.append(f"asked somebody else: {request.url}")
+        if "text/event-stream" not in request.headers.get("accept", ""):  # a stream stays open
+            self._open.add(request)
 
     def _finished(self, request):
+        self._open.discard(request)
         task = asyncio.ensure_future(self._weigh(request))
         self._sizes.add(task)
         task.add_done_callback(self._sizes.discard)
@@ -109,10 +114,13 @@ class Tab:
         self.weight, self.asked = 0, []
 
     async def settled(self):
-        """Everything that was asked for is there."""
-        await self.page.wait_for_load_state("networkidle")
-        while self._sizes:
-            await asyncio.gather(*self._sizes)
+        """Everything that was asked for is there, but for streams; and for a moment nothing else was asked for."""
+        await self.page.wait_for_load_state("load")
+        async with asyncio.timeout(PATIENCE_S):
+            before = None
+            while self._open or self._sizes or before != len(self.asked):
+                before = len(self.asked)
+                await asyncio.sleep(QUIET_S)
 
     async def go(self, path, *, status=200):
         """Open a path of the console, and wait for all of it."""

@@ -55,8 +55,7 @@ def parts(served):
 
 
 async def open_parts(tab):
-    """The page holds a stream open, so the network is never idle."""
-    await tab.page.goto(tab.place.url + "/console/parts")
+    await tab.go("/console/parts")
     await tab.page.wait_for_selector("#live em")
 
 
@@ -75,7 +74,6 @@ async def test_every_part_is_for_everybody(parts, open_tab, scheme, size):
         assert await tab.axe() == []
         await tab.page.keyboard.press("Escape")
         assert not await tab.page.is_visible("text=Correct the disposition")
-        await tab.page.goto("about:blank")
 
 
 async def test_htmx_gets_posts_and_streams_under_our_policy(parts, open_tab):
@@ -96,7 +94,6 @@ async def test_htmx_gets_posts_and_streams_under_our_policy(parts, open_tab):
         await tab.look("htmx-failed")
         await tab.page.click("[data-dismiss]")
         assert await tab.page.inner_text("#flashes") == ""
-        await tab.page.goto("about:blank")
 
 
 async def test_a_page_whose_session_is_over_goes_to_the_sign_in_and_comes_back(parts, served, open_tab):
@@ -109,7 +106,6 @@ async def test_a_page_whose_session_is_over_goes_to_the_sign_in_and_comes_back(p
         await tab.page.wait_for_url("**/console/sign-in?next=%2Fconsole%2Fparts")
         await tab.sign_in_by_hand("ann")
         await tab.page.wait_for_url("**/console/parts")
-        await tab.page.goto("about:blank")
 
 
 async def test_the_back_button_shows_a_whole_page(parts, open_tab):
@@ -121,4 +117,3 @@ async def test_the_back_button_shows_a_whole_page(parts, open_tab):
         await tab.page.go_back()
         await tab.page.wait_for_selector("h1")
         assert await tab.page.inner_text("#part") == "nothing yet"
-        await tab.page.goto("about:blank")
