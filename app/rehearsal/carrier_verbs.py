@@ -10,7 +10,7 @@ import io
 import secrets
 import wave
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,22 +46,24 @@ async def gather(call: Call, verb: twiml.Gather) -> list[tuple[str, str]] | None
     call.keys = asyncio.Queue()
     prompts = asyncio.create_task(_prompt(call, verb))
     digits, finished = "", False
+    waiting: set[asyncio.Task[Any]] = {prompts}
     try:
         while not finished and (verb.num_digits is None or len(digits) < verb.num_digits):
             key = asyncio.create_task(call.keys.get())
+            waiting.add(key)
             await asyncio.wait({key, prompts}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({key}, timeout=verb.timeout_ms / 1_000)
             if not key.done():
-                key.cancel()
-                await asyncio.wait({key})
                 break
+            waiting.discard(key)
             prompts.cancel()  # a key stops the prompt
             finished = key.result() == verb.finish_on_key
             digits += "" if finished else key.result()
-    finally:
+    finally:  # also when the caller hangs up in the midst: nobody waits for a key then
         call.keys = None
-        prompts.cancel()
-        await asyncio.wait({prompts})
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
     if not digits and not verb.action_on_empty:
         return None
     return [("Digits", digits), ("FinishedOnKey", verb.finish_on_key if finished else "")]

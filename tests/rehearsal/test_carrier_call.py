@@ -389,6 +389,15 @@ async def test_gathered_keys_go_to_the_action():
     assert (keys.fields["Digits"], keys.fields["FinishedOnKey"]) == ("12", "#")
 
 
+async def test_nobody_waits_for_a_key_when_the_caller_has_hung_up():
+    body = '<Gather numDigits="3" timeout="30" action="/keys"><Say>Press a key.</Say></Gather>'
+    async with serving(Service({"/twilio/voice": [twiml(body)]})) as service, carrier(service) as peer:
+        call = await over(await peer.place(hangs_up_after(400), CallPlan(**QUICK)))
+        waiting = [task for task in asyncio.all_tasks() if "Queue.get" in repr(task.get_coro())]
+    assert (call.status, waiting) == ("completed", [])
+    assert service.paths("/keys") == []
+
+
 async def test_a_call_that_hangs_up_while_another_number_rings_is_over():
     body = '<Dial timeout="30" action="/twilio/resume"><Number>+15550001111</Number></Dial>'
     async with serving(Service({"/twilio/voice": [twiml(body)]})) as service, carrier(service) as peer:
