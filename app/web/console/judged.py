@@ -208,7 +208,7 @@ def by_whom(name: str | None) -> str:
 def value_in_words(which: str, value: Any) -> str | None:
     """A judged value for people; None if there is none."""
     if value is None:
-        return None
+        return "no" if which == Field.ESCALATION else None
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

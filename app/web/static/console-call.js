@@ -6,11 +6,23 @@
   const lines = () => [...document.querySelectorAll(".talk > .said")];
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
+  // Beside the values the conversation scrolls by itself; on a narrow screen it goes with the page, and "back" leads back.
+  const scrolls = () => {
+    const panel = document.getElementById("talk");
+    return panel !== null && panel.scrollHeight > panel.clientHeight + 1;
+  };
+
   const show = (element) => {
     document.querySelectorAll(".found").forEach((other) => other.classList.remove("found"));
     void element.offsetWidth; // so that it is seen again when it is the same one
     element.classList.add("found");
-    element.scrollIntoView({ block: "center", behavior: calm.matches ? "auto" : "smooth" });
+    const behavior = calm.matches ? "auto" : "smooth";
+    const panel = element.closest("#talk");
+    if (panel && scrolls()) {
+      const middle = element.offsetTop - (panel.clientHeight - element.offsetHeight) / 2;
+      panel.scrollTo({ top: middle, behavior });
+      if (panel.getBoundingClientRect().top > innerHeight / 2) panel.scrollIntoView({ block: "end", behavior });
+    } else element.scrollIntoView({ block: "center", behavior });
     element.focus({ preventScroll: true });
   };
 
@@ -26,7 +38,7 @@
       if (there) {
         if (!link.dataset.said) {
           event.preventDefault();
-          history.replaceState(history.state, "", link.hash);
+          history[there.closest("#talk") && scrolls() ? "replaceState" : "pushState"](history.state, "", link.hash);
         }
         show(there);
       }
@@ -50,10 +62,13 @@
     if (attrName === "hidden" && event.target.matches(".copy, .only-script")) event.preventDefault();
   });
   let corrected = null;
+  let atEnd = false;
   document.addEventListener("htmx:before:swap", (event) => {
     const { ctx } = event.detail;
     const form = ctx.sourceElement.closest?.("form[data-field]");
     corrected = form ? form.dataset.field : null;
+    const panel = document.getElementById("talk");
+    atEnd = panel !== null && panel.scrollHeight - panel.scrollTop - panel.clientHeight < 80;
     if (form && ctx.response.status < 400) {
       const details = form.closest("details");
       if (details) details.open = false;
@@ -62,6 +77,8 @@
   document.addEventListener("htmx:after:swap", () => {
     if (!call()) return;
     reveal(document);
+    const panel = document.getElementById("talk");
+    if (atEnd && call().classList.contains("is-live")) panel.scrollTop = panel.scrollHeight; // who follows a call goes on following
     if (!corrected) return;
     const field = document.getElementById(`field-${corrected}`);
     const wrong = field?.querySelector("[aria-invalid]");
