@@ -6,14 +6,18 @@ Rule 2: the clock is kept here; the call is told the time, in ms since its birth
 Rule 3: slow work (errands, the store) leaves as a task and comes back as an event, also when it fails.
 Rule 4: the audio never waits for the database.
 Rule 5: an exception out of the call is our fault: the stream is given up, and another takes the call on from what was kept.
+Rule 6: at most one session with the model is in force, and one beside it may stand ready. What a session says that is neither is
+dropped here, at the door: a session that was replaced cannot speak any more.
 """
 
 import asyncio
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from app.audio.recent import Recent
 from app.call import commands as c
 from app.call.disposition import Filed, Intent
 from app.call.errands import ErrandContext
@@ -22,7 +26,11 @@ from app.call.events import (
     ErrandFailed,
     ErrandReturned,
     Event,
+    LineFound,
     ModelLost,
+    ModelReady,
+    SpareLost,
+    SpareReady,
     StreamEnded,
     StreamStarted,
 )
@@ -50,7 +58,10 @@ class CallerLeg(Protocol):
 
 
 class ModelLeg(Protocol):
-    """The model's side. Its events, the first of them that it is ready, come by `post`."""
+    """One session with the model. Its events, the first of them that it is ready, come by the `post` that it was made with."""
+
+    async def open(self) -> None:
+        """Returns when it is ready. Raises ModelUnavailable, within a few seconds."""
 
     def append(self, mulaw: bytes) -> None: ...
     def send(self, command: c.ModelCommand) -> None: ...
@@ -71,6 +82,26 @@ class Keeper(Protocol):
 
 
 type Errand = Callable[[c.RunErrand, ErrandContext], Awaitable[str]]
+type Sessions = Callable[[Callable[[Event], None], c.OpenModel], ModelLeg]
+"""Makes a session that is not open yet: where its events go, and what it is wanted for."""
+type HouseLine = Callable[[str], tuple[str, bytes]]
+"""A sentence of the house's own, by its name: its words, and its sound as line audio."""
+
+
+class _Nobody:
+    """Where the model is, as long as no session was asked for."""
+
+    async def open(self) -> None:
+        raise ModelUnavailable("nobody")
+
+    def append(self, mulaw: bytes) -> None:
+        """Nobody hears it."""
+
+    def send(self, command: c.ModelCommand) -> None:
+        """Nobody is told."""
+
+    async def close(self) -> None:
+        """Nobody is there."""
 
 
 class Bridge:
@@ -85,14 +116,21 @@ class Bridge:
         caller_number: str | None,
         born_ago_ms: int,
         caller: CallerLeg,
-        model: ModelLeg,
-        open_model: Callable[[], Awaitable[None]],
+        sessions: Sessions,
+        line: HouseLine,
         keeper: Keeper,
         errand: Errand,
+        dice: random.Random | None = None,
     ) -> None:
         self.call, self.call_id, self.epoch = call, call_id, epoch
         self._number = caller_number
-        self._caller, self._model, self._open_model = caller, model, open_model
+        self._caller = caller
+        self._sessions, self._line = sessions, line
+        self._dice = dice or random.Random()  # noqa: S311 (it spreads tries over time, no more)
+        self._model: ModelLeg = _Nobody()
+        self._spare: ModelLeg | None = None
+        self._in_force = self._beside = self._opened = self._lines = 0  # sessions by their number, from 1; lines counted
+        self._recent = Recent()
         self._keeper, self._errand = keeper, errand
         self._zero = time.monotonic_ns() // 1_000_000 - born_ago_ms
         self._inbox: deque[tuple[int, Event]] = deque()
@@ -114,14 +152,17 @@ class Bridge:
 
     def hear(self, mulaw: bytes) -> None:
         """The caller's sound; it does not pass the call, which only says whether anybody listens."""
-        if self.call.listening:
+        call = self.call
+        if call.listening:
+            if self._recent.add(mulaw):
+                now = self._now()
+                self._recent.keep(now - call.kept_since(now))
             self._model.append(mulaw)
 
     async def run(self) -> None:
         """Carry the call until nothing more is to be done for it here."""
         self._recorder.opened(self.call, at=self._now())
         self._start(self._caller.pump(self.post, self.hear))
-        self._start(self._meet_model())
         self.post(StreamStarted())
         try:
             await self._ended
@@ -187,9 +228,15 @@ class Bridge:
             self._caller.send(command)  # type: ignore[arg-type]
         elif kind in c.MODEL:
             if kind is c.CloseModel:
-                self._start(self._model.close())
+                self._close_sessions()
             else:
                 self._model.send(command)  # type: ignore[arg-type]
+        elif kind is c.OpenModel:
+            self._open_session(command)  # type: ignore[arg-type]
+        elif kind is c.SwapModel:
+            self._swap(command.hear_again_ms)  # type: ignore[union-attr]
+        elif kind is c.SayLine:
+            self._find_line(command.line)  # type: ignore[union-attr]
         elif kind is c.RunErrand:
             self._start(self._run_errand(command))  # type: ignore[arg-type]
         elif kind is c.LeaveStream:
@@ -198,6 +245,74 @@ class Bridge:
             self._filed = command.filed  # type: ignore[union-attr]
         else:
             self._keeper.keep(command)  # type: ignore[arg-type]
+
+    # ---- sessions with the model
+
+    def _open_session(self, order: c.OpenModel) -> None:
+        self._opened += 1
+        number = self._opened
+        leg = self._sessions(lambda event: self._said(number, event), order)
+        self._replace_spare(None)
+        if order.beside:
+            self._spare, self._beside = leg, number
+        else:
+            leg.append(self._recent.last(order.hear_again_ms))
+            self._put_in_force(leg, number)
+        self._start(self._meet(leg, number, order.spread_ms))
+
+    def _put_in_force(self, leg: ModelLeg, number: int) -> None:
+        before, self._model, self._in_force = self._model, leg, number
+        before.send(c.CloseModel())
+        self._start(before.close())
+
+    def _replace_spare(self, leg: ModelLeg | None) -> None:
+        before, self._spare, self._beside = self._spare, leg, 0
+        if before is not None:
+            before.send(c.CloseModel())
+            self._start(before.close())
+
+    def _swap(self, hear_again_ms: int) -> None:
+        leg, number = self._spare, self._beside
+        if leg is None:  # lost, and the call has not been told yet
+            self._put_in_force(_Nobody(), 0)
+            self.post(ModelLost("no_spare"))
+            return
+        self._spare, self._beside = None, 0
+        self._put_in_force(leg, number)
+        leg.append(self._recent.last(hear_again_ms))
+
+    def _close_sessions(self) -> None:
+        self._replace_spare(None)
+        self._start(self._model.close())
+
+    async def _meet(self, leg: ModelLeg, number: int, spread_ms: int) -> None:
+        await asyncio.sleep(self._dice.random() * spread_ms / 1_000)
+        try:
+            if self._is_wanted(number):
+                await leg.open()
+        except ModelUnavailable as fault:
+            if self._is_wanted(number):
+                log.warning("no session with the model", call_id=self.call_id, reason=fault.reason, code=fault.code)
+                self._said(number, ModelLost(fault.reason, fatal=not fault.retryable))
+
+    def _is_wanted(self, number: int) -> bool:
+        return number in (self._in_force, self._beside)
+
+    def _said(self, number: int, event: Event) -> None:
+        """A session's events (rule 6)."""
+        if number == self._in_force:
+            self.post(event)
+        elif number == self._beside:
+            if isinstance(event, ModelReady):
+                self.post(SpareReady(event.lasts_ms))
+            elif isinstance(event, ModelLost):
+                self._replace_spare(None)
+                self.post(SpareLost(event.reason, event.fatal))
+
+    def _find_line(self, name: str) -> None:
+        text, sound = self._line(name)
+        self._lines += 1
+        self.post(LineFound(f"line-{self._lines}", name, len(sound), text, sound))
 
     # ---- slow work
 
@@ -210,13 +325,6 @@ class Bridge:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("a task of the call failed", call_id=self.call_id, fault=type(fault).__name__)
-
-    async def _meet_model(self) -> None:
-        try:
-            await self._open_model()
-        except ModelUnavailable as fault:
-            log.warning("no session with the model", call_id=self.call_id, reason=fault.reason, code=fault.code)
-            self.post(ModelLost(fault.reason, fatal=not fault.retryable))
 
     async def _run_errand(self, order: c.RunErrand) -> None:
         context = ErrandContext(
@@ -250,7 +358,7 @@ class Bridge:
         if not self.call.over:  # rule 5: what follows is being stored, and then the stream is closed
             await asyncio.wait(self._tasks, timeout=PLAN_WITHIN_S + 1)
         self._start(self._caller.close())
-        self._start(self._model.close())
+        self._close_sessions()
         if self._filed is not None:
             try:
                 await self._keeper.file(self._filed)

@@ -9,23 +9,25 @@ Rule 3: what a live call must have written is written by its bridge; what has no
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from app.audio.path import AudioPath, audio_path
+from app.audio.lines import Lines
+from app.audio.path import audio_path
 from app.bridge import Bridge
 from app.call.agent import Agent
-from app.call.commands import KeepMemory, KeepTool, KeepTurn, KeepUtterance, RunErrand
-from app.call.disposition import Filed, Intent, Memory
+from app.call.commands import KeepMemory, KeepTool, KeepTurn, KeepUtterance, ModelCommand, OpenModel, RunErrand
+from app.call.disposition import Filed, Intent, Memory, Utterance
 from app.call.errands import ErrandContext
-from app.call.events import CarrierEnded, DrainRequested, StreamMovedOn
+from app.call.events import CarrierEnded, DrainRequested, Event, StreamMovedOn
 from app.call.journal import Line
 from app.call.machine import Call
 from app.call.talk import House
 from app.errors import BadCarrierMessage, ModelUnavailable, StoreUnavailable
 from app.logs import logger
+from app.realtime.breaker import Breaker
 from app.realtime.leg import ModelLeg
 from app.realtime.session import SessionOptions
 from app.settings import Settings
@@ -42,8 +44,6 @@ SLOT_S = 60.0
 HEALTHY_S = 30.0
 LOOK_S = 1.0
 FILE_FOR_S = 600.0
-MODEL_RESTS_S = 15.0
-"""After three calls in a row got no session, new calls are told so at once for this long."""
 POLICY_VIOLATION = 1008
 
 
@@ -91,6 +91,33 @@ class _Keeper:
                 pause = min(5.0, pause * 2)
 
 
+class _Session:
+    """One session with the model, for one call: opened for whoever is its agent by then, and counted by the breaker."""
+
+    def __init__(
+        self, breaker: Breaker, leg: ModelLeg, call: Call, history: Sequence[Utterance], voice: str | None, order: OpenModel
+    ) -> None:
+        self._breaker, self._leg, self._call, self._history, self._voice = breaker, leg, call, history, voice
+        self._is_retry = order.tries > 1
+        self.append: Callable[[bytes], None] = leg.append
+        self.send: Callable[[ModelCommand], None] = leg.send
+        self.close: Callable[[], Coroutine[Any, Any, None]] = leg.close
+
+    async def open(self) -> None:
+        """As ModelLeg's; and refused, to be tried again, while too many calls try again."""
+        if not self._is_retry:
+            self._breaker.tried()
+        elif not self._breaker.may_retry():
+            raise ModelUnavailable("retry_budget")
+        try:
+            await self._leg.open(self._call.agent, self._history, voice=self._voice)
+        except ModelUnavailable as fault:
+            if fault.code != "by_us":  # a caller who hung up meanwhile
+                self._breaker.failed()
+            raise
+        self._breaker.succeeded()
+
+
 class Switchboard:
     """Admits, connects and finds the calls of one process."""
 
@@ -109,15 +136,17 @@ class Switchboard:
         self._toolbox, self._tokens, self._worker = toolbox, tokens, worker
         self._house = House(
             agents=agents,
-            directory=tuple(sorted(settings.transfer_to)),
+            directory=tuple(settings.transfer_to),
             country_code=settings.default_country_code,
             max_ms=settings.max_call_seconds * 1_000,
+            rollover_ms=int(settings.session_rollover_minutes * 60_000),
         )
+        self._lines = Lines(settings.lines_dir, settings.realtime_model)
         self._options = SessionOptions.of(settings)
         self._bridges: dict[str, Bridge] = {}
         self._reserved: dict[str, float] = {}
-        self._failures = 0
-        self._rests_until = 0.0
+        self._breaker = Breaker(time.monotonic)
+        self._probe: asyncio.Task[None] | None = None
         self.draining = False
 
     # ---- what the doors may ask
@@ -130,8 +159,8 @@ class Switchboard:
 
     @property
     def model_available(self) -> bool:
-        """Whether the model's provider was reachable of late."""
-        return time.monotonic() >= self._rests_until
+        """Whether the model's provider was reachable of late: else new calls are told so at once."""
+        return not self._breaker.is_open
 
     def admit(self, call_id: str, epoch: int) -> bool:
         """Keep a slot for a stream of this call while its token lives. False: the house is full."""
@@ -225,45 +254,47 @@ class Switchboard:
             first = self.settings.first_agent
             memory = replace(memory, agent=first, agent_path=(*memory.agent_path, first))
         history = await self.calls.history(state.call_id) if epoch > 1 else []
-        call = Call(self._house, memory, resumed=epoch > 1)
-        path: AudioPath = audio_path(self.settings.audio_path)
-        model = ModelLeg(
-            self._options,
-            path,
-            lambda event: bridge.post(event),
-            agents=self.agents,
-            url=self.settings.realtime_url,
-            api_key=self.settings.openai_api_key.get_secret_value(),
-            safety_identifier=self._pseudonym(state.from_number) if state.from_number else None,
-        )
+        number = state.from_number
+        call = Call(replace(self._house, can_be_called_back=number is not None), memory, resumed=epoch > 1)
+        met_first = self.agents.get(next(iter(memory.agent_path), memory.agent))
+        voice = met_first.voice if met_first is not None else None  # a caller hears one voice, whoever the agent is
 
-        async def open_model() -> None:
-            try:
-                await model.open(call.agent, history, state.memory)
-            except ModelUnavailable as fault:
-                self._failures += fault.reason != "closed"  # by us: a caller who hung up meanwhile
-                if self._failures >= 3:
-                    self._rests_until = time.monotonic() + MODEL_RESTS_S
-                raise
-            self._failures = 0
+        def session(post: Callable[[Event], None], order: OpenModel) -> _Session:
+            leg = self._leg(post, self._pseudonym(number) if number else None, order.hold_ms)
+            return _Session(self._breaker, leg, call, history, voice, order)
+
+        def line(name: str) -> tuple[str, bytes]:
+            found = self._lines.find(name, voice or self._options.voice)
+            return found.text, found.sound
 
         async def errand(order: RunErrand, context: ErrandContext) -> str:
             agent = self.agents[order.agent]
             return await self._toolbox.run(order, context, frozenset(tool.name for tool in agent.tools))
 
-        bridge = Bridge(
+        return Bridge(
             call,
             call_id=state.call_id,
             epoch=epoch,
-            caller_number=state.from_number,
+            caller_number=number,
             born_ago_ms=max(0, int((datetime.now(UTC) - state.started_at).total_seconds() * 1_000)),
             caller=leg,
-            model=model,
-            open_model=open_model,
+            sessions=session,
+            line=line,
             keeper=_Keeper(self, state.call_id, epoch),
             errand=errand,
         )
-        return bridge
+
+    def _leg(self, post: Callable[[Event], None], pseudonym: str | None, hold_ms: int) -> ModelLeg:
+        return ModelLeg(
+            self._options,
+            audio_path(self.settings.audio_path),
+            post,
+            agents=self.agents,
+            url=self.settings.realtime_url,
+            api_key=self.settings.openai_api_key.get_secret_value(),
+            safety_identifier=pseudonym,
+            hold_ms=hold_ms,
+        )
 
     def _pseudonym(self, number: str) -> str:
         """A caller's name towards the provider: always the same for a number, and no way back to it."""
@@ -278,13 +309,32 @@ class Switchboard:
 
     async def watch(self) -> None:
         """Look after the streams, each second: one whose peer reads nothing is closed. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            self._forget_stale_slots()
-            for bridge in list(self._bridges.values()):
-                if bridge.is_stalled:
-                    log.warning("a stream's peer reads nothing; it is closed", call_id=bridge.call_id)
-                    bridge.give_up()
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                self._forget_stale_slots()
+                if self._breaker.may_probe():
+                    self._probe = asyncio.ensure_future(self._ask_the_provider())
+                for bridge in list(self._bridges.values()):
+                    if bridge.is_stalled:
+                        log.warning("a stream's peer reads nothing; it is closed", call_id=bridge.call_id)
+                        bridge.give_up()
+        finally:
+            if self._probe is not None:
+                self._probe.cancel()
+
+    async def _ask_the_provider(self) -> None:
+        """A session for nobody, closed at once: so that no caller has to find out whether the provider is back."""
+        leg = self._leg(lambda event: None, None, 0)
+        try:
+            await leg.open(self.agents[self.settings.first_agent])
+        except ModelUnavailable as fault:
+            log.warning("the provider is still away", reason=fault.reason, code=fault.code)
+        else:
+            log.info("the provider is back")
+            self._breaker.succeeded()
+        finally:
+            await leg.close()
 
     def drain(self) -> None:
         """Take no new calls; those that are live go on."""

@@ -11,7 +11,7 @@ from app.call.commands import CancelSpeech, Command, Speak
 class Asking:
     """The responses of one stream."""
 
-    __slots__ = ("_cancel_when_begun", "_cut", "_voiced", "asked", "last", "owed", "response", "urgent")
+    __slots__ = ("_cancel_when_begun", "_cut", "_voiced", "_worked", "asked", "last", "owed", "response", "urgent")
 
     def __init__(self) -> None:
         self.response: str | None = None
@@ -26,6 +26,7 @@ class Asking:
         self._cancel_when_begun = False
         self._cut: set[str] = set()
         self._voiced: set[str] = set()
+        self._worked: set[str] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -66,17 +67,32 @@ class Asking:
         return response in self._cut
 
     def voiced(self, response: str) -> None:
-        """The response had audio."""
+        """The response had audio that sounds."""
         self._voiced.add(response)
 
     def was_voiced(self, response: str) -> bool:
-        """The response had audio that was queued."""
+        """The response had audio that sounds, and that was queued."""
         return response in self._voiced
+
+    def worked(self, response: str) -> None:
+        """The response called a tool."""
+        self._worked.add(response)
+
+    def came_to_something(self, response: str) -> bool:
+        """The response was heard of in some way: it sounded, called a tool, or was cut."""
+        return response in self._voiced or response in self._worked or response in self._cut
 
     def refused(self) -> None:
         """The order was refused, because a response runs that we did not know of: it is owed."""
         self.asked, self._cancel_when_begun = False, False
         self.owed = self.owed or self.last
+
+    @property
+    def unfinished(self) -> Speak | None:
+        """What was ordered, is not done, and is still wanted."""
+        if self.response is not None:
+            return None if self.response in self._cut else self.last
+        return self.last if self.asked and not self._cancel_when_begun else None
 
     def lost(self) -> None:
         """The session is gone, and what it was doing with it."""

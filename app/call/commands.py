@@ -5,7 +5,8 @@ Who carries it out: the caller's leg, the model's leg, an errand, or the store. 
 
 from dataclasses import dataclass, field
 
-from app.call.disposition import Filed, Intent, Memory, Turn, Utterance
+from app.call.conversation import Remembered
+from app.call.disposition import Filed, Intent, Memory, Slot, Turn, Utterance
 from app.call.events import PRIVATE
 
 # ---- to the caller's leg
@@ -91,6 +92,37 @@ class TakeOver:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenModel:
+    """Open a session with the model, in the place of the one in force if there is any; `beside`: as a spare.
+
+    It is given the caller's sound of the last `hear_again_ms` and of the time until it is ready, together at most `hold_ms`. The
+    opening is put off by a time between nothing and `spread_ms`, by the dice: many calls that lose their sessions together do not
+    all come back at once. `tries` counts from 1.
+    """
+
+    beside: bool = False
+    tries: int = 1
+    hear_again_ms: int = 0
+    hold_ms: int = 0
+    spread_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwapModel:
+    """Let the spare session take the place of the one in force, which is closed. It hears the caller's last `hear_again_ms`."""
+
+    hear_again_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Tell a new session what is known, and what has been said and done in this stream, in that order."""
+
+    slots: tuple[Slot, ...] = field(metadata=PRIVATE, repr=False)
+    said: tuple[Remembered, ...] = field(metadata=PRIVATE, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class FinishHearing:
     """The caller is gone: let the model hear the end of the last words, and ask for no answer."""
 
@@ -112,6 +144,16 @@ class RunErrand:
     agent: str
     arguments: str = field(metadata=PRIVATE, repr=False)
     budget_ms: int = 5_000
+
+
+# ---- to the house
+
+
+@dataclass(frozen=True, slots=True)
+class SayLine:
+    """Fetch a sentence of the house's own, by its name; it comes back as LineFound."""
+
+    line: str
 
 
 # ---- to the store
@@ -158,9 +200,10 @@ class FileCall:
 
 
 type CallerCommand = PlayAudio | SendMark | ClearPlayout | LeaveStream
-type ModelCommand = Speak | CancelSpeech | StopSpeaking | GiveResult | Brief | TakeOver | FinishHearing | CloseModel
+type ModelCommand = Speak | CancelSpeech | StopSpeaking | GiveResult | Brief | Recall | TakeOver | FinishHearing | CloseModel
+type SessionCommand = OpenModel | SwapModel
 type StoreCommand = KeepUtterance | KeepTurn | KeepTool | KeepMemory | FileCall
-type Command = CallerCommand | ModelCommand | StoreCommand | RunErrand
+type Command = CallerCommand | ModelCommand | SessionCommand | StoreCommand | RunErrand | SayLine
 
 CALLER = CallerCommand.__value__.__args__
 MODEL = ModelCommand.__value__.__args__

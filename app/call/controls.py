@@ -30,6 +30,8 @@ class Goodbye:
     """The response in which it was decided: what that one says may be the last sentence."""
     asked: bool = False
     said: bool = False
+    final: bool = False
+    """There is nobody left to talk with: a caller who speaks on takes nothing back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

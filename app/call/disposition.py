@@ -105,6 +105,8 @@ class Memory:
     escalated: bool = False
     transfer_to: str | None = None
     caller_spoke: bool = False
+    reconnects: int = 0
+    """How often a session with the model was lost, and the call went on in another."""
 
 
 def outcome_of(reason: EndReason, *, caller_spoke: bool) -> Outcome:

@@ -53,15 +53,43 @@ class DigitPressed:
 
 @dataclass(frozen=True, slots=True)
 class ModelReady:
-    """The model's session is configured as asked, and proved so."""
+    """The model's session is configured as asked, and proved so. `lasts_ms`: how long it will last by the provider's word."""
+
+    lasts_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLost:
-    """The model's leg is gone. `reason` is a short constant; `fatal`: another session would fail likewise."""
+    """The model's session is gone, or could not be had. `reason` is a short constant; `fatal`: another would fail likewise."""
 
     reason: str
     fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpareReady:
+    """A session beside the one in force is configured, and waits for its turn."""
+
+    lasts_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpareLost:
+    """The session beside the one in force is gone, or could not be had."""
+
+    reason: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LineFound:
+    """A sentence of the house's own, as sound. `line` is its name, `size` in bytes of line audio."""
+
+    utterance: str
+    line: str
+    size: int
+    text: str = field(metadata=PRIVATE, repr=False)
+    payload: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +153,11 @@ class AgentAudio:
     utterance: str
     size: int
     payload: bytes = field(default=b"", repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSilence(AgentAudio):
+    """A stretch of a response in which nothing has sounded yet: digital silence, in the form of a voice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +226,10 @@ class DeadlinePassed:
 
 
 type CarriersEvent = StreamStarted | StreamEnded | CarrierEnded | StreamMovedOn | MarkReturned | DigitPressed
-type SessionEvent = ModelReady | ModelLost | ModelComplained
+type SessionEvent = ModelReady | ModelLost | ModelComplained | SpareReady | SpareLost
 type CallersEvent = CallerSpeechStarted | CallerSpeechStopped | CallerTurnCommitted | CallerTranscribed | CallerUntranscribed
-type AgentsEvent = ResponseStarted | AgentAudio | AgentWords | AgentUtteranceEnded | ToolCalled | ResponseEnded
-type HouseEvent = ErrandReturned | ErrandFailed | DrainRequested | DeadlinePassed
+type AgentsEvent = ResponseStarted | AgentAudio | AgentSilence | AgentWords | AgentUtteranceEnded | ToolCalled | ResponseEnded
+type HouseEvent = ErrandReturned | ErrandFailed | LineFound | DrainRequested | DeadlinePassed
 type Event = CarriersEvent | SessionEvent | CallersEvent | AgentsEvent | HouseEvent
 
 EVENTS: tuple[type, ...] = tuple(kind for group in Event.__value__.__args__ for kind in group.__value__.__args__)

@@ -21,11 +21,13 @@ def barge_in_at(policy: FloorPolicy, *, speech_began: int, audible_since: int | 
 class Floor:
     """The caller's side of the floor: who is speaking, since when, and whom it interrupted."""
 
-    __slots__ = ("_began", "_cut_the_agent", "_ended", "speaking")
+    __slots__ = ("_began", "_cut_the_agent", "_ended", "quiet_since", "speaking")
 
     def __init__(self) -> None:
         self.speaking: str | None = None
         """The caller's utterance in progress."""
+        self.quiet_since = 0
+        """When the caller's last utterance ended, by media time."""
         self._began: dict[str, int] = {}
         self._ended: dict[str, int] = {}
         self._cut_the_agent: set[str] = set()
@@ -42,6 +44,7 @@ class Floor:
     def ended(self, utterance: str, *, at: int) -> None:
         """The caller's speech ended at `at`, by media time."""
         self._ended[utterance] = at
+        self.quiet_since = max(self.quiet_since, at)
         if self.speaking == utterance:
             self.speaking = None
 

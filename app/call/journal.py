@@ -18,7 +18,7 @@ from typing import Any
 
 from app.call.commands import Command, PlayAudio, SendMark
 from app.call.disposition import Memory
-from app.call.events import EVENTS, AgentAudio, AgentWords, Event, MarkReturned
+from app.call.events import EVENTS, AgentAudio, AgentSilence, AgentWords, Event, MarkReturned
 from app.call.machine import Call
 from app.call.talk import House
 
@@ -48,7 +48,7 @@ class Difference:
 
 
 _OPEN = {cls: tuple(f.name for f in dataclasses.fields(cls) if f.compare and not f.metadata.get("private")) for cls in EVENTS}
-_FLAT = (AgentAudio, AgentWords)
+_FLAT = (AgentAudio, AgentSilence, AgentWords)
 """The most frequent events, whose fields are plain as they are."""
 _PRIVATE = {cls: tuple(f.name for f in dataclasses.fields(cls) if f.metadata.get("private")) for cls in EVENTS}
 _BY_NAME = {cls.__name__: cls for cls in EVENTS}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from app.call.commands import Brief, ClearPlayout, Command, KeepTurn, KeepUtterance, Speak
 from app.call.floor import barge_in_at
 from app.call.keypad import PAUSE_MS, masked
-from app.call.talk import ANSWER_MS, Talk
+from app.call.talk import Talk
 
 MONOLOGUE_MS = 60_000
 """Nobody speaks for so long without a breath: a noise holds the floor, and behind it there may be a caller who waits."""
@@ -14,11 +14,17 @@ MONOLOGUE_MS = 60_000
 class Listening(Talk):
     """What the caller does, and what it does to the talk."""
 
+    def _heard_again(self, utterance: str) -> bool:
+        """These words of the caller's were spoken before, to a session that was lost, and are only heard again."""
+        raise NotImplementedError
+
     def _caller_began(self, utterance: str, began: int, at: int) -> list[Command]:
         self.floor.began(utterance, at=began)
         if not self.talks:
             return []
         self._timers["monologue"] = at + MONOLOGUE_MS
+        if self._heard_again(utterance):
+            return []
         due = barge_in_at(self._policy, speech_began=began, audible_since=self.playout.audible_since)
         if due is None:
             return []
@@ -38,7 +44,7 @@ class Listening(Talk):
             self.floor.cut_the_agent(self.floor.speaking)
         commands += self.asking.cut(cancel=self._we_take_turns)
         if self.asking.is_busy:
-            self._timers["answer"] = at + ANSWER_MS  # until what was cancelled has ended
+            self._watch(at)  # until what was cancelled has ended
         commands += self._cut_off(at, tell_model=True)
         commands += self._stay()
         if audible and (turn := self.turns.interrupted()):
@@ -54,13 +60,18 @@ class Listening(Talk):
     def _committed(self, utterance: str, at: int) -> list[Command]:
         began, ended = self.floor.span(utterance, at=at)
         self._caller_stopped(utterance, ended)
+        again = utterance in self.conversation
         commands: list[Command] = [KeepUtterance(self.transcript.committed(utterance, began=began, ended=ended))]
+        self.conversation.speech(utterance)
         if not self.floor.is_turn(utterance, self._policy):
             return commands + self._speak_if_owed(at)
         self.memory = replace(self.memory, caller_spoke=True)
         if self.talks:
             commands += self._stay()
-            self._begin_turn(utterance, at, speech_ended_at=ended, committed_at=at)
+            if utterance not in self._unanswered:
+                self._unanswered.append(utterance)
+            if not again:
+                self._begin_turn(utterance, at, speech_ended_at=ended, committed_at=at)
             if self._we_take_turns:
                 self.asking.urgent = True
                 commands += self._speak(Speak(), at)
@@ -84,4 +95,5 @@ class Listening(Talk):
         self._begin_turn(name, at, speech_ended_at=at, committed_at=at)
         self.asking.urgent = True
         brief = Brief(f"(The caller typed on the keypad: {keys})", from_caller=True)
+        self.conversation.typed(name, brief.text)
         return [KeepUtterance(utterance), *self._stay(), brief, *self._speak(Speak(), at)]

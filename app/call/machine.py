@@ -1,8 +1,9 @@
 """The call: a pure machine. Events in, commands out; it waits for nothing, reads no clock, rolls no dice, knows no vendor.
 
-Theory of operation. A machine carries one stream of one call. It opens when the caller's leg and the model's session both
-stand; it talks; it comes to an end by a goodbye that was heard, by a caller who hung up, or by a leg that was lost. Then it
-waits, bounded, for the caller's last words, and either files the call, or leaves it to the stream that follows.
+Theory of operation. A machine carries one stream of one call. It opens when the caller's leg and a session with the model both
+stand; it talks, if need be over several sessions; it comes to an end by a goodbye that was heard, by a caller who hung up, or by a
+stream that was lost. Then it waits, bounded, for the caller's last words, and either files the call, or leaves it to the stream
+that follows.
 
 Rule 1: `phase` changes in this file only.
 Rule 2: every wait has a timer in `_timers`; `deadline` is the nearest.
@@ -24,22 +25,18 @@ from app.call.commands import (
     KeepUtterance,
     LeaveStream,
     Speak,
-    StopSpeaking,
 )
 from app.call.controls import Goodbye
 from app.call.disposition import EndReason, Filed, Intent, Memory, outcome_of
 from app.call.errands import error
+from app.call.rollover import Rollover
 from app.call.sentences import CUT_OFF, NOBODY_THERE, NOISE, SILENT, SPOKE_ON, STILL_THERE, TIME_IS_UP
-from app.call.talk import MARK_GRACE_MS, House, kept
-from app.call.work import Work
+from app.call.talk import House, kept
 
 GRACE_MS = 5_000  # without a new stream for so long, the caller is gone
 LAST_WORDS_MS = 2_000  # so long a caller's last words may take to be transcribed
 GOODBYE_MS = 15_000  # the longest goodbye, generation included
 LISTEN_ON_MS = 600  # a word that was begun just before may still be on its way through the detector
-RETRY_MS = 1_000
-LONGEST_RETRY_MS = 4_000  # a caller waits no longer in silence, whatever the provider asks for
-RETRIES = 2
 
 
 class Phase(StrEnum):
@@ -53,16 +50,14 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class Call(Work):
+class Call(Rollover):
     """One stream of one call. `memory` comes from the store when the call goes on from an earlier stream."""
 
     def __init__(self, house: House, memory: Memory, *, resumed: bool = False) -> None:
         super().__init__(house, memory)
         self.resumed = resumed
         self.phase = Phase.OPENING
-        self._stream = self._model = False
-        self._failures = 0
-        self._goodbye: Goodbye | None = None
+        self._stream = False
         self._end: EndReason | None = None  # how the call ended, once that is sure
         self._without_stream = EndReason.CALLER_HUNG_UP  # how it ended if no other stream follows
         self._moved_on = False  # another stream, or the carrier, carries the call from here
@@ -81,8 +76,13 @@ class Call(Work):
 
     @property
     def talks(self) -> bool:
-        """There is talk: both legs stand and nobody has left."""
+        """There is talk: both legs have stood and nobody has left. The model's session may be away for a while."""
         return self.phase is Phase.TALKING or self.phase is Phase.ENDING
+
+    @property
+    def can_be_heard(self) -> bool:
+        """What is queued now will reach the caller."""
+        return self._stream and self.listening
 
     @property
     def will_file(self) -> bool:
@@ -116,17 +116,18 @@ class Call(Work):
             case e.AgentUtteranceEnded(utterance=utterance):
                 return self._utterance_ended(utterance, at)
             case e.CallerSpeechStarted(utterance=utterance, ago_ms=ago):
-                return self._caller_began(utterance, max(0, at - ago), at)
+                self._name_again(utterance)
+                return self._caller_began(self._own_name(utterance), max(0, at - ago), at)
             case e.CallerSpeechStopped(utterance=utterance, ago_ms=ago):
-                return self._caller_stopped(utterance, max(0, at - ago))
+                return self._caller_stopped(self._own_name(utterance), max(0, at - ago))
             case e.CallerTurnCommitted(utterance=utterance):
-                return self._committed(utterance, at)
+                return self._committed(self._own_name(utterance), at)
             case e.CallerTranscribed(utterance=utterance, text=text, usage=usage):
                 if usage is not None:
                     self.memory = replace(self.memory, usage=self.memory.usage.plus(usage))
-                return [KeepUtterance(self.transcript.transcribed(utterance, text, at=at)), *self._wrapped(at)]
+                return [KeepUtterance(self.transcript.transcribed(self._own_name(utterance), text, at=at)), *self._wrapped(at)]
             case e.CallerUntranscribed(utterance=utterance):
-                return kept(self.transcript.untranscribed(utterance)) + self._wrapped(at)
+                return kept(self.transcript.untranscribed(self._own_name(utterance))) + self._wrapped(at)
             case e.ResponseStarted(response=response):
                 return self.asking.began(response)
             case e.ResponseEnded():
@@ -140,13 +141,17 @@ class Call(Work):
             case e.DigitPressed(digit=digit):
                 return self._key(digit, at)
             case e.StreamStarted():
-                self._stream = True
-                return self._opened(at)
-            case e.ModelReady():
-                self._model = True
-                return self._opened(at)
+                return self._stream_started(at)
+            case e.ModelReady(lasts_ms=lasts_ms):
+                return self._model_ready(lasts_ms, at)
             case e.ModelLost(fatal=fatal):
                 return self._model_lost(fatal, at)
+            case e.SpareReady(lasts_ms=lasts_ms):
+                return self._spare_came(lasts_ms, at)
+            case e.SpareLost():
+                return self._spare_went(at)
+            case e.LineFound():
+                return self._line_found(event, at)
             case e.ModelComplained(code=code):
                 return self._complained(code, at)
             case e.StreamEnded():
@@ -165,10 +170,41 @@ class Call(Work):
             case _:
                 assert_never(event)
 
-    # ---- the opening, and responses
+    # ---- the opening, and the model's sessions
+
+    def _stream_started(self, at: int) -> list[Command]:
+        if self._stream or self.phase is not Phase.OPENING:
+            return []
+        self._stream = True
+        return self._opened(at) if self._linked else self._first_session(at)
+
+    def _model_ready(self, lasts_ms: int | None, at: int) -> list[Command]:
+        if self.phase is Phase.WRAPPING:
+            return [CloseModel()]
+        if self._linked or not self.listening or (self._goodbye is not None and self._goodbye.final):
+            return []
+        commands = self._link(lasts_ms, at)
+        return commands + (self._opened(at) if self.phase is Phase.OPENING else self._go_on(at))
+
+    def _model_lost(self, fatal: bool, at: int) -> list[Command]:
+        """No session, no talk; but the call goes on in another, if one can be had."""
+        was_linked, self._linked = self._linked, False
+        if self.phase is Phase.WRAPPING:
+            return self._give_up_hearing(at)
+        if self.phase is Phase.LEAVING or (self._goodbye is not None and self._goodbye.said):
+            return []  # the last sentence is on its way to the caller; nothing more is wanted of the model
+        if not self._stream:
+            return self._leave(Intent.APOLOGISE, EndReason.MODEL_UNAVAILABLE, at)
+        return self._lost(at, fatal=fatal, was_linked=was_linked)
+
+    def _fall_back(self, at: int) -> list[Command]:
+        commands = self._break_off(at) if self._linked else []
+        goodbye, line = self._without_agent(at)
+        self.phase, self._goodbye = Phase.ENDING, goodbye
+        return commands + self._last_line(line, at)
 
     def _opened(self, at: int) -> list[Command]:
-        if not (self._stream and self._model) or self.phase is not Phase.OPENING:
+        if not self._stream:
             return []
         self.phase = Phase.TALKING
         self._begin_turn(None, at)
@@ -177,44 +213,6 @@ class Call(Work):
             first = NOBODY_THERE if self.memory.transfer_to else CUT_OFF
             self.memory = replace(self.memory, transfer_to=None)
         return [*self._keep_memory(), *self._speak(Speak(first), at)]
-
-    def _response_ended(self, event: e.ResponseEnded, at: int) -> list[Command]:
-        if event.usage is not None:
-            self.memory = replace(self.memory, usage=self.memory.usage.plus(event.usage))
-        self.asking.ended(event.response)
-        self._timers.pop("answer", None)
-        commands: list[Command] = []
-        if self.asking.was_cut(event.response):  # what came too late to be played is in the model's memory all the same
-            for utterance in self.transcript.unplayed(event.response, self.playout.queued):
-                commands += [StopSpeaking(utterance, 0), *kept(self.transcript.cut(utterance, heard=0, at=at))]
-        commands += [KeepUtterance(u) for u in self.transcript.never_played(event.response, at=at)]
-        commands += self._keep_memory()
-        if event.status == "failed":
-            return commands + self._failed(event.retry_ms, at)
-        self._failures = 0
-        if self._goodbye:
-            last = self._goodbye.asked or self._goodbye.response == event.response
-            return commands + self._say_goodbye(last and self.asking.was_voiced(event.response), at)
-        return commands + self._speak_if_owed(at)
-
-    def _failed(self, retry_ms: int | None, at: int) -> list[Command]:
-        """The provider could not answer: once more after a while, then an apology rather than silence."""
-        self._failures += 1
-        if not self.talks:
-            return []
-        wait_ms = retry_ms or RETRY_MS
-        if self._failures > RETRIES or wait_ms > LONGEST_RETRY_MS:
-            return self._leave(Intent.APOLOGISE, EndReason.MODEL_UNAVAILABLE, at)
-        self.asking.owed = self.asking.owed or self.asking.last
-        self._timers["retry"] = at + wait_ms
-        return []
-
-    def _complained(self, code: str, at: int) -> list[Command]:
-        if code == "conversation_already_has_active_response" and self.asking.asked:
-            self.asking.refused()
-            self._timers.pop("answer", None)
-            self._timers.setdefault("retry", at + RETRY_MS)
-        return []
 
     # ---- goodbye
 
@@ -225,7 +223,7 @@ class Call(Work):
         return [] if self.asking.is_busy else self._say_goodbye(False, at)
 
     def _stay(self) -> list[Command]:
-        if self._goodbye is None:
+        if self._goodbye is None or self._goodbye.final:
             return []
         if self._goodbye.intent is Intent.TRANSFER:
             self.memory = replace(self.memory, transfer_to=None)
@@ -233,19 +231,9 @@ class Call(Work):
         self._timers.pop("goodbye", None)
         return [Brief(SPOKE_ON), *self._keep_memory()]
 
-    def _say_goodbye(self, voiced: bool, at: int) -> list[Command]:
-        goodbye = self._goodbye
-        assert goodbye is not None
-        if not voiced and not goodbye.asked:
-            goodbye.asked = True
-            return self._speak(Speak(goodbye.sentence, may_use_tools=False), at)
-        goodbye.said = True
-        self._timers["goodbye"] = at + self.playout.pending_ms + MARK_GRACE_MS
-        return self._leave_if_said(at)
-
     def _leave_if_said(self, at: int) -> list[Command]:
         goodbye = self._goodbye
-        if goodbye is None or not goodbye.said or self.playout.is_audible or self.asking.is_busy:
+        if goodbye is None or not goodbye.said or self.playout.is_audible or self.asking.is_busy or self._lines_due:
             return []
         return self._leave(goodbye.intent, goodbye.end_reason, at, goodbye.target)
 
@@ -262,28 +250,20 @@ class Call(Work):
                 self._moved_on = True
         return [*commands, *self._keep_memory(), LeaveStream(intent, target)]
 
-    def _model_lost(self, fatal: bool, at: int) -> list[Command]:
-        """Without a model there is no talk: another stream gets another session; if that cannot help, an apology."""
-        self._model = False
-        self.asking.lost()
-        if self.phase is Phase.WRAPPING:
-            return self._give_up_hearing(at)
-        if self.phase is Phase.LEAVING or (self._goodbye and self._goodbye.said):
-            return []  # the last sentence is on its way to the caller; nothing more is wanted of the model
-        return self._leave(Intent.APOLOGISE if fatal else Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
-
     # ---- after the caller
 
     def _caller_gone(self, at: int) -> list[Command]:
         """The caller's leg is gone: hear the last words, then file, unless another stream may still come (rule 3)."""
         if self.phase is Phase.WRAPPING:
             return self._wrapped(at)
-        commands = self._cut_off(at, tell_model=False) + self.asking.cut(cancel=self._model) + self._keep_memory()
+        commands = self._cut_off(at, tell_model=False) + self.asking.cut(cancel=self._linked) + self._keep_memory()
         heard_anybody = self.phase is not Phase.OPENING
         self.phase = Phase.WRAPPING
         self._timers = {"grace": self._timers.get("grace", at + GRACE_MS)}
         self._goodbye = self.asking.owed = None
-        if self._model and heard_anybody:
+        if not self._linked:
+            return commands + self._give_up_hearing(at)
+        if heard_anybody:
             self._timers |= {"listen_on": at + LISTEN_ON_MS, "last_words": at + LAST_WORDS_MS}
             commands.append(FinishHearing())
         return commands + self._wrapped(at)
@@ -291,11 +271,15 @@ class Call(Work):
     def _give_up_hearing(self, at: int) -> list[Command]:
         for timer in ("last_words", "listen_on"):
             self._timers.pop(timer, None)
-        if (unfinished := self.floor.speaking) is not None:  # begun, and never committed: said all the same
+        never_committed = [name for name in self._again if name not in self.conversation]
+        if self.floor.speaking is not None:
+            never_committed.append(self.floor.speaking)
+        for unfinished in never_committed:  # begun, and said all the same
             began, ended = self.floor.span(unfinished, at=at)
             self.transcript.committed(unfinished, began=min(began, ended), ended=ended)
             self.memory = replace(self.memory, caller_spoke=True)
-            self.floor.speaking = None
+        self.floor.speaking = None
+        self._again.clear()
         commands: list[Command] = []
         for utterance in self.transcript.waiting:
             commands += kept(self.transcript.untranscribed(utterance))
@@ -311,8 +295,8 @@ class Call(Work):
         for timer in ("last_words", "listen_on"):
             self._timers.pop(timer, None)
         commands: list[Command] = []
-        if self._model:
-            self._model = False
+        if self._linked:
+            self._linked = False
             commands.append(CloseModel())
         if self._end is None and not self._moved_on:
             return commands
@@ -347,7 +331,19 @@ class Call(Work):
             case "goodbye" if self._goodbye is not None:  # the mark never came, or the goodbye never ended
                 return self._leave(self._goodbye.intent, self._goodbye.end_reason, at, self._goodbye.target)
             case "answer":
-                return self._model_is_silent(at)
+                return self._waits_in_vain(at)
+            case "line" if not self._linked:
+                return self._still_waiting(at)
+            case "reopen":
+                return self._open_now(at)
+            case "fallback":
+                return self._fall_back_if_still_in_vain(at)
+            case "again":
+                return self._not_heard_again(at)
+            case "rollover" if self._linked and self.talks:
+                return self._roll_over()
+            case "swap":
+                return self._look_for_a_pause(at)
             case "marks":  # they will not come: the line is taken for quiet
                 return self._cut_off(at, tell_model=False) + self._leave_if_said(at)
             case "listen_on":
@@ -361,11 +357,11 @@ class Call(Work):
                 return self._give_up_hearing(at)
         return []
 
-    def _model_is_silent(self, at: int) -> list[Command]:
-        if self.playout.is_audible:  # the caller still hears something
-            self._timers["answer"] = at + self.playout.pending_ms + RETRY_MS
+    def _fall_back_if_still_in_vain(self, at: int) -> list[Command]:
+        if self._linked and self.floor.speaking:  # somebody is heard again: the answer will show
+            self._trouble = None
             return []
-        return self._leave(Intent.TALK, EndReason.MODEL_UNAVAILABLE, at)
+        return self._fall_back(at)
 
     def _time_is_up(self, at: int) -> list[Command]:
         if self.phase is Phase.OPENING:
@@ -376,8 +372,8 @@ class Call(Work):
         return self._end_by(Goodbye(Intent.HANG_UP, EndReason.TIME_LIMIT, TIME_IS_UP), at)
 
     def _mind_the_silence(self, at: int) -> None:
-        busy = self.asking.is_busy or self.playout.is_audible or self.errands.out or self.asking.owed
-        if self.phase is not Phase.TALKING or busy or self.floor.speaking or "keys" in self._timers:
+        busy = self.asking.is_busy or self.playout.is_audible or self.errands.out or self.asking.owed or self._again
+        if self.phase is not Phase.TALKING or not self._linked or busy or self.floor.speaking or "keys" in self._timers:
             self._timers.pop("silence", None)
         elif "silence" not in self._timers:
             self._timers["silence"] = at + self._policy.silence_ms

@@ -13,7 +13,7 @@ stretches of 100 ms and their multiples: so a mark mostly falls between two, and
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 BYTES_PER_MS = 8
@@ -51,6 +51,11 @@ class Playout:
     def is_audible(self) -> bool:
         """Something is queued that the caller has not heard, as far as we know."""
         return bool(self._open)
+
+    @property
+    def waiting(self) -> Iterable[str]:
+        """The utterances that are queued and not heard to their end, in order of playing."""
+        return self._open
 
     @property
     def pending_ms(self) -> int:

@@ -24,6 +24,7 @@ class _Speech:
     complete: bool = False
     cut_at: int | None = None
     heard: int = 0  # bytes, known once it was cut
+    unspoken: str = ""  # text without audio, known once it was broken off
 
 
 class Transcript:
@@ -86,6 +87,43 @@ class Transcript:
             if speech.response == response and speech.generated and speech.cut_at is None and key not in played
         ]
 
+    def break_off(self, played: Collection[str], *, at: int) -> tuple[list[str], list[Utterance]]:
+        """The session is gone: nothing more of any utterance will come.
+
+        Returns:
+            Those that end here, with the text that there is sound of; and those of which nothing was queued.
+        """
+        ended, unheard = [], []
+        for key, speech in self._speech.items():
+            if speech.cut_at is not None:
+                continue
+            if key not in played:
+                speech.cut_at = at
+                unheard.append(self._utterance(key, speech, ended=at))
+            elif not speech.complete:
+                spoken, speech.unspoken = self._with_sound(speech)
+                speech.text, speech.complete = [spoken], True
+                ended.append(key)
+        return ended, unheard
+
+    def said(self, key: str) -> tuple[bool, str, bool] | None:
+        """Whether it was the caller, the words (of the agent's, those that there is sound of), and whether they were cut."""
+        if (caller := self._caller.get(key)) is not None:
+            return (True, caller.heard, False) if caller.heard else None
+        if (speech := self._speech.get(key)) is None:
+            return None
+        cut = speech.cut_at is not None
+        text = (self._utterance(key, speech, ended=0).heard or "") if cut else self._with_sound(speech)[0].strip()
+        return (False, text, cut) if text else None
+
+    def says(self, response: str) -> bool:
+        """There is sound of at least a word of this response."""
+        return any(speech.response == response and self.said(key) is not None for key, speech in self._speech.items())
+
+    def _with_sound(self, speech: _Speech) -> tuple[str, str]:
+        generated_ms = speech.generated // BYTES_PER_MS
+        return split_heard("".join(speech.text), heard_ms=generated_ms, generated_ms=generated_ms, complete=speech.complete)
+
     def _utterance(self, key: str, speech: _Speech, *, ended: int) -> Utterance:
         cut = speech.cut_at is not None
         heard_ms, generated_ms = speech.heard // BYTES_PER_MS, speech.generated // BYTES_PER_MS
@@ -100,7 +138,7 @@ class Transcript:
             started_at=max(0, ended - heard_ms) if heard_ms else min(ended, speech.began),  # sound plays in real time
             ended_at=ended,
             heard=heard,
-            unheard=unheard.strip() or None,
+            unheard=f"{unheard}{speech.unspoken}".strip() or None,
             heard_ms=heard_ms,
             generated_ms=generated_ms,
             interrupted=cut,

@@ -10,11 +10,15 @@ from app.call.controls import Goodbye, Verdict, decide, refuse
 from app.call.errands import read_arguments
 from app.call.listening import Listening
 from app.call.sentences import TAKEN_OVER
-from app.call.talk import ANSWER_MS
 
 
 class Work(Listening):
     """The tools' part of a call."""
+
+    @property
+    def _session(self) -> int:
+        """Which session of the stream this is."""
+        raise NotImplementedError
 
     def _end_by(self, goodbye: Goodbye, at: int) -> list[Command]:
         """A control ends the call as soon as the last sentence has been heard."""
@@ -24,9 +28,15 @@ class Work(Listening):
         if not self.errands.is_new(event.tool_call) or not self.talks:
             return []
         counted: list[Command] = [KeepTurn(turn)] if (turn := self.turns.tool()) else []
-        self._timers["answer"] = at + ANSWER_MS
+        self._watch(at)
+        self.asking.worked(event.response)
+        self.conversation.used(event.tool_call, event.name, event.arguments)
         tool = self.agent.tool(event.name)
         if tool is not None and tool.kind is ToolKind.ERRAND:
+            first = self.errands.twin(event.tool_call, event.name, event.arguments, turn=self.turns.count, session=self._session)
+            if first is not None:
+                result = self.conversation.result_of(first)
+                return counted if result is None else counted + self._told_result(event.tool_call, result, at)
             self.errands.sent(event.tool_call)
             return [*counted, RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
         arguments = read_arguments(event.arguments)
@@ -53,6 +63,7 @@ class Work(Listening):
             if self.floor.speaking or self.asking.was_cut(event.response):
                 verdict = refuse("the caller is speaking; hear them first")
         done = KeepTool(event.tool_call, event.name, self.agent.name, verdict.refused, event.arguments, verdict.result)
+        self.conversation.answered(event.tool_call, verdict.result)
         commands: list[Command] = [done, GiveResult(event.tool_call, verdict.result)]
         if verdict.memory is not None:
             self.memory = verdict.memory
@@ -69,5 +80,14 @@ class Work(Listening):
     def _result(self, tool_call: str, result: str, at: int) -> list[Command]:
         if not self.errands.back(tool_call) or not self.talks:
             return []
+        self.conversation.answered(tool_call, result)
+        commands: list[Command] = []
+        for twin in self.errands.twins(tool_call):
+            self.conversation.answered(twin, result)
+            commands.append(GiveResult(twin, result))
+        return [*commands, *self._told_result(tool_call, result, at)]
+
+    def _told_result(self, tool_call: str, result: str, at: int) -> list[Command]:
+        self.conversation.answered(tool_call, result)
         self.asking.owed = self.asking.owed or Speak()
         return [GiveResult(tool_call, result), *self._speak_if_owed(at)]

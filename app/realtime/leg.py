@@ -1,6 +1,7 @@
 """The model's leg of one call: a session opened, configured and proved; then audio and commands out, events in.
 
-Rule 1: nobody is heard before `session.updated` has shown the format that we asked for. Until then a last second is kept.
+Rule 1: nobody is heard before `session.updated` has shown the format that we asked for. What the caller says until then is kept,
+and is then heard faster than it was spoken, before what is said now.
 Rule 2: after `open` has returned, what goes wrong is an event. A session that ends is exactly one ModelLost, unless we ended it.
 Rule 3: while a session is being configured any `error` is its refusal: not every refusal names the message it refuses.
 Rule 4: nothing here waits but `open` and `close`.
@@ -9,6 +10,7 @@ Rule 4: nothing here waits but `open` and `close`.
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,22 +20,23 @@ from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatu
 from app.audio.g711 import BYTES_PER_MS
 from app.audio.path import AudioPath
 from app.call.agent import Agent, Capabilities, TurnTaking
-from app.call.commands import CloseModel, FinishHearing, ModelCommand, TakeOver
-from app.call.disposition import Memory, Utterance
+from app.call.commands import CloseModel, FinishHearing, ModelCommand, Recall, TakeOver
+from app.call.disposition import Utterance
 from app.call.events import Event, ModelComplained, ModelLost, ModelReady
 from app.errors import BadModelMessage, ModelUnavailable
 from app.logs import logger
 from app.realtime import messages as m
 from app.realtime import session, socket
 from app.realtime.session import SessionOptions
-from app.realtime.wire import Complaint, SessionUpdated, Wire, create_item, update_session
+from app.realtime.wire import Complaint, SessionCreated, SessionUpdated, Wire, create_item, update_session
 
 log = logger("realtime")
 
-CONFIGURE_S = 5.0
-"""How long the provider may take to answer `session.update`."""
-HELD_MS = 1_000
-"""What is kept of a caller who speaks before the session is proved."""
+READY_WITHIN_S = 3.0
+"""How long a session may take to be ready, from the first packet on."""
+CATCH_UP = 400 * BYTES_PER_MS
+"""With every 20 ms of the line so much of what was kept is heard: twenty times as fast as it was spoken."""
+LONGEST_SESSION_S = 86_400.0
 LAST_SILENCE_MS = 200
 """What is appended beyond the silence window after the caller's last words, so that the detector sees the end of them."""
 
@@ -59,6 +62,7 @@ class ModelLeg:
         url: str,
         api_key: str,
         safety_identifier: str | None = None,
+        hold_ms: int = 1_000,
     ) -> None:
         self._options, self._path, self._post, self._agents = options, path, post, agents
         self._url = url
@@ -70,6 +74,9 @@ class ModelLeg:
         self._send: Callable[[bytes], None] = _nowhere
         self._agent: Agent
         self._held = bytearray()
+        self._most_held = hold_ms * BYTES_PER_MS
+        self._until = 0.0  # the loop's time by which the session must be ready
+        self._expires_at: float | None = None
         self._proof: asyncio.Future[SessionUpdated | Complaint] | None = None
         self._updates: dict[str, dict[str, Any]] = {}
         self._update_count = 0
@@ -91,38 +98,52 @@ class ModelLeg:
 
     # ---- from the call
 
-    async def open(self, agent: Agent, history: Sequence[Utterance] = (), memory: Memory | None = None) -> None:
-        """Connects, configures, proves the format, replays the history, and posts ModelReady. To be called once.
+    async def open(self, agent: Agent, history: Sequence[Utterance] = (), *, voice: str | None = None) -> None:
+        """Connects, configures, proves the format, tells the history of earlier streams, and posts ModelReady. To be called once.
+
+        `voice` is the one that the caller knows already, if it is not the agent's own.
 
         Raises:
-            ModelUnavailable: `refused` (the upgrade; code: the provider's, or `http_<status>`), `unreachable`, `timeout`, `closed`
-                (before it was proved, also by us), `rejected_session` (code: the provider's, or what is otherwise than asked).
+            ModelUnavailable: within READY_WITHIN_S. `refused` (the upgrade; code: the provider's, or `http_<status>`),
+                `unreachable`, `timeout`, `closed` (before it was proved, also by us), `rejected_session` (code: the provider's,
+                or what is otherwise than asked).
         """
         self._agent = agent
+        self._until = asyncio.get_running_loop().time() + READY_WITHIN_S
         try:
             await self._connect()
-            await self._configure(agent)
+            await self._configure(agent, voice)
         except BaseException:
             self._over = True
             if self._socket is not None:
                 self._socket.abort("never_configured")
             raise
-        for item in session.history_items(history, memory):
+        for item in session.history_items(history):
             self._send(create_item(item))
         self._lives = self._hears = True
-        self._post(ModelReady())
-        if self._held:
-            self.append(bytes(self._held))
-            self._held.clear()
+        self._post(ModelReady(self._lasts_ms()))
+        if self._held and self._hears:
+            self._catch_up(b"")
 
     def append(self, mulaw: bytes) -> None:
         """The next stretch of the caller, line audio. Kept until the session is proved, dropped when nobody hears any more."""
         if self._hears:
-            if message := self._wire.append(mulaw):
+            if self._held:
+                self._catch_up(mulaw)
+            elif message := self._wire.append(mulaw):
                 self._send(message)
         elif not self._lives and not self._over:
             self._held += mulaw
-            del self._held[: -HELD_MS * BYTES_PER_MS]
+            del self._held[: -self._most_held]
+
+    def _catch_up(self, mulaw: bytes) -> None:
+        """What was kept comes before what is said now (rule 1)."""
+        self._held += mulaw
+        piece = bytes(self._held[:CATCH_UP])
+        del self._held[:CATCH_UP]
+        self._wire.behind_ms = len(self._held) // BYTES_PER_MS
+        if message := self._wire.append(piece):
+            self._send(message)
 
     def send(self, command: ModelCommand) -> None:
         """Carries a command out, at once. Without a session it is dropped: the call has been, or will be, told so."""
@@ -133,6 +154,9 @@ class ModelLeg:
                 pass
             case FinishHearing():
                 self._finish_hearing()
+            case Recall(slots, said):
+                for item in session.recalled_items(slots, said):
+                    self._send(create_item(item))
             case TakeOver(name):
                 before, self._agent = self._agent, self._agents[name]
                 self._update(session.takeover(self._agent, self._options, before))
@@ -150,7 +174,7 @@ class ModelLeg:
 
     async def _connect(self) -> None:
         try:
-            self._socket = await socket.connect(self._url, self._headers, self._heard, self._closed)
+            self._socket = await socket.connect(self._url, self._headers, self._heard, self._closed, open_s=READY_WITHIN_S)
         except InvalidStatus as refusal:
             raise _refused(refusal.response.status_code, bytes(refusal.response.body or b"")) from None
         except InvalidMessage:
@@ -164,8 +188,8 @@ class ModelLeg:
             raise ModelUnavailable("unreachable", type(fault).__name__, retryable=not lasting) from None
         self._send = self._socket.send_text
 
-    async def _configure(self, agent: Agent) -> None:
-        asked = session.session(agent, self._options, self._path)
+    async def _configure(self, agent: Agent, voice: str | None) -> None:
+        asked = session.session(agent, self._options, self._path, voice=voice)
         answer = await self._ask(asked)
         if isinstance(answer, Complaint) and answer.code == "cannot_update_voice":
             asked = session.session(agent, self._options, self._path, with_voice=False)
@@ -175,6 +199,12 @@ class ModelLeg:
         if wrong := session.misgiven(answer.session, asked):
             raise ModelUnavailable("rejected_session", wrong, retryable=False)
         self._updates.clear()
+        self._expires_at = session.expires_at(answer.session) or self._expires_at
+
+    def _lasts_ms(self) -> int | None:
+        """How long the session will last by the provider's word, which is a time of day: a clock that is wrong is not believed."""
+        left_s = 0.0 if self._expires_at is None else self._expires_at - time.time()
+        return int(left_s * 1_000) if 0 < left_s <= LONGEST_SESSION_S else None
 
     async def _ask(self, asked: dict[str, Any]) -> SessionUpdated | Complaint:
         if self._failed is not None:
@@ -182,7 +212,7 @@ class ModelLeg:
         self._proof = asyncio.get_running_loop().create_future()
         try:
             self._update(asked)
-            async with asyncio.timeout(CONFIGURE_S):
+            async with asyncio.timeout_at(self._until):
                 answer = await self._proof
         except TimeoutError:
             raise ModelUnavailable("timeout", "session_update") from None
@@ -205,6 +235,8 @@ class ModelLeg:
         an utterance of what was no speech."""
         if not self._hears:
             return
+        while self._held:
+            self._catch_up(b"")
         self._hears = False
         if self._agent.floor.turn_taking is TurnTaking.PROVIDER:
             self._update(session.no_more_answers(self._options))
@@ -236,9 +268,11 @@ class ModelLeg:
             elif self._lives:
                 self._post(event)  # type: ignore[arg-type]
 
-    def _take_note(self, note: SessionUpdated | Complaint | ModelLost) -> None:
+    def _take_note(self, note: SessionCreated | SessionUpdated | Complaint | ModelLost) -> None:
         if isinstance(note, ModelLost):
             self._lose(note)
+        elif isinstance(note, SessionCreated):
+            self._expires_at = session.expires_at(note.session)
         elif self._proof is not None:
             if not self._proof.done():
                 self._proof.set_result(note)  # rule 3
@@ -277,7 +311,7 @@ class ModelLeg:
             self._proof.set_exception(self._failed)
 
 
-_NOTES = frozenset({SessionUpdated, Complaint, ModelLost})
+_NOTES = frozenset({SessionCreated, SessionUpdated, Complaint, ModelLost})
 
 
 def _nowhere(_message: bytes) -> None:

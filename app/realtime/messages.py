@@ -7,7 +7,6 @@ import msgspec
 
 UNUSED = frozenset(
     {
-        "session.created",
         "conversation.created",
         "conversation.item.added",
         "conversation.item.created",

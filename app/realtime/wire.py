@@ -9,6 +9,8 @@ Rule 2: what is a help only (usage, status details) is decoded apart, so that it
 Rule 3: an utterance of ours is a content part of theirs: `item` for the first part of an item, `item#2` for the third.
 Rule 4: the provider's times count the audio that we appended; so "ago" is counted in bytes appended, and needs no clock.
 Rule 5: a word of the provider's that leaves this room (a code, a reason) has the form of an identifier, or it is `unknown`.
+Rule 6: a response is a voice from its first sound on. What comes before it is told as silence; the level is measured until then
+and no longer.
 """
 
 import re
@@ -26,6 +28,7 @@ from app.call.commands import Brief, CancelSpeech, GiveResult, ModelCommand, Spe
 from app.call.disposition import Usage
 from app.call.events import (
     AgentAudio,
+    AgentSilence,
     AgentUtteranceEnded,
     AgentWords,
     CallerSpeechStarted,
@@ -41,9 +44,13 @@ from app.call.events import (
 )
 from app.errors import BadModelMessage
 from app.realtime import messages as m
+from app.realtime.session import result_item
 
 SESSION_ENDING = {"session_expired": False, "beta_api_shape_disabled": True}
 """Error codes that end a session, and whether another session would fail likewise. Any other error ends nothing."""
+
+SILENCE_DB = -55.0
+"""dBov: a stretch that is quieter holds no voice. Speech on the telephone lies at -20 to -30, the code's quietest step at -72."""
 
 STATUSES = frozenset({"completed", "cancelled", "incomplete", "failed"})
 
@@ -63,7 +70,14 @@ class Complaint:
     event_id: str | None = None
 
 
-type Said = Event | SessionUpdated | Complaint
+@dataclass(frozen=True, slots=True)
+class SessionCreated:
+    """The provider's first word: `session`, as it came, is what is in force before we asked for anything."""
+
+    session: bytes
+
+
+type Said = Event | SessionCreated | SessionUpdated | Complaint
 
 
 _AUDIO_DELTA = "response.output_audio.delta"
@@ -88,6 +102,9 @@ class Wire:
         self.appended = 0
         """Bytes of the caller's audio that the provider was given in this session, in the model's format."""
         self.unknown_events = 0
+        self.behind_ms = 0
+        """How much of the caller's sound waits to be appended: what the provider has just heard was spoken so much earlier."""
+        self._sounding = ""
         self._readers: dict[str, Callable[[bytes], list[Said]]] = {
             _AUDIO_DELTA: self._agent_audio,
             "response.output_audio_transcript.delta": self._agent_words,
@@ -101,6 +118,7 @@ class Wire:
             "response.output_item.done": self._item_done,
             "response.done": self._response_ended,
             "error": self._complaint,
+            "session.created": self._session_created,
             "session.updated": self._session_updated,
         }
 
@@ -141,7 +159,13 @@ class Wire:
             self._speaking = utterance
         self._received[utterance] = self._received.get(utterance, 0) + len(sound)
         line = self._path.model_to_caller(sound)
-        return [AgentAudio(delta.response_id, utterance, len(line), line)] if line else []
+        if not line:
+            return []
+        if delta.response_id != self._sounding:  # rule 6
+            if g711.level_db(line) < SILENCE_DB:
+                return [AgentSilence(delta.response_id, utterance, len(line), line)]
+            self._sounding = delta.response_id
+        return [AgentAudio(delta.response_id, utterance, len(line), line)]
 
     def _agent_words(self, message: bytes) -> list[Said]:
         part = m.read_part(message)
@@ -225,6 +249,9 @@ class Wire:
             return [ModelLost(code, SESSION_ENDING[code])]
         return [Complaint(code, fault.event_id)]
 
+    def _session_created(self, message: bytes) -> list[Said]:
+        return [SessionCreated(bytes(m.read_session(message).session))]
+
     def _session_updated(self, message: bytes) -> list[Said]:
         return [SessionUpdated(bytes(m.read_session(message).session))]
 
@@ -238,7 +265,7 @@ class Wire:
     def _ago(self, position_ms: float | None) -> int:
         if position_ms is None:
             return 0
-        return int(max(0, min(self.appended_ms - position_ms, self.appended_ms)))
+        return int(max(0, min(self.appended_ms - position_ms, self.appended_ms))) + self.behind_ms
 
     # ---- to the server
 
@@ -274,7 +301,7 @@ class Wire:
             case StopSpeaking(utterance, heard_ms):
                 return self._truncate(utterance, heard_ms)
             case GiveResult(tool_call, result):
-                return [create_item({"type": "function_call_output", "call_id": tool_call, "output": result})]
+                return [create_item(result_item(tool_call, result))]
             case Brief(text, from_caller):
                 role = "user" if from_caller else "system"
                 return [create_item({"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]})]

@@ -17,6 +17,7 @@ from app.errors import Fenced, ModelUnavailable, StoreUnavailable, ToolRefused
 from tests.call.scene import house
 
 SOON = 20.0  # seconds: a bound on waiting, never a measure
+LINE = b"\x33" * 1_600
 
 
 class Caller:
@@ -43,12 +44,20 @@ class Caller:
 
 
 class Model:
-    """The model's side."""
+    """One session of the model's side; `opens` decides what comes of its opening."""
 
-    def __init__(self) -> None:
+    def __init__(self, post, order: c.OpenModel, opens) -> None:
+        self.post, self.order, self._opens = post, order, opens
         self.heard: list[bytes] = []
         self.told: list[c.Command] = []
-        self.closed = False
+        self.ended = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self.ended.is_set()
+
+    async def open(self) -> None:
+        await self._opens(self)
 
     def append(self, mulaw: bytes) -> None:
         self.heard.append(mulaw)
@@ -57,7 +66,13 @@ class Model:
         self.told.append(command)
 
     async def close(self) -> None:
-        self.closed = True
+        self.ended.set()
+
+
+async def never(model: Model) -> None:
+    """An opening that comes to nothing by itself."""
+    await model.ended.wait()
+    raise ModelUnavailable("closed", "by_us")
 
 
 class Keeper:
@@ -84,12 +99,17 @@ class Keeper:
 class Rig:
     """A bridge and all that surrounds it."""
 
-    def __init__(self, floor: FloorPolicy | None = None, *, errand=None, open_model=None) -> None:
-        self.caller, self.model, self.keeper = Caller(), Model(), Keeper()
-        self.call = Call(house(floor or FloorPolicy()), Memory(agent="desk", agent_path=("desk",)))
+    def __init__(self, floor: FloorPolicy | None = None, *, errand=None, opens=None, **more) -> None:
+        self.caller, self.keeper, self.opens = Caller(), Keeper(), opens
+        self.sessions: list[Model] = []
+        self.call = Call(house(floor or FloorPolicy(), **more), Memory(agent="desk", agent_path=("desk",)))
 
-        async def opens() -> None:
-            self.bridge.post(e.ModelReady())
+        async def ready(model: Model) -> None:
+            model.post(e.ModelReady())
+
+        def session(post, order) -> Model:
+            self.sessions.append(Model(post, order, opens or ready))
+            return self.sessions[-1]
 
         async def none(order, context) -> str:
             raise AssertionError("no errand was expected")
@@ -101,11 +121,16 @@ class Rig:
             caller_number="+15550100001",
             born_ago_ms=150,
             caller=self.caller,
-            model=self.model,
-            open_model=open_model or opens,
+            sessions=session,
+            line=lambda name: (f"<{name}>", LINE),
             keeper=self.keeper,
             errand=errand or none,
         )
+
+    @property
+    def model(self) -> Model:
+        """The newest session."""
+        return self.sessions[-1]
 
     async def until(self, true) -> None:
         with anyio.fail_after(SOON):
@@ -148,6 +173,8 @@ class running:
     async def __aenter__(self) -> Rig:
         self.task = asyncio.ensure_future(self.rig.bridge.run())
         await self.rig.until(self.rig.caller.pumping.is_set)
+        if self.rig.opens is None:
+            await self.rig.until(lambda: self.rig.call.talks)
         return self.rig
 
     async def __aexit__(self, *_) -> None:
@@ -172,11 +199,11 @@ async def test_a_call_is_greeted_heard_and_filed_once():
 
 async def test_the_callers_sound_goes_straight_to_the_model_while_the_call_listens(rig):
     rig.caller.hear(b"a" * 160)
-    assert rig.model.heard == [b"a" * 160]
+    assert rig.model.heard[1:] == [b"a" * 160], "after the nothing that was kept"
     rig.bridge.post(e.CarrierEnded("completed"))
     await rig.until(lambda: not rig.call.listening)
     rig.caller.hear(b"b" * 160)
-    assert rig.model.heard == [b"a" * 160]
+    assert rig.model.heard[1:] == [b"a" * 160]
 
 
 async def test_time_is_counted_from_the_calls_birth():
@@ -247,7 +274,7 @@ async def test_the_loop_goes_on_while_an_errand_hangs():
 
 async def test_what_follows_is_stored_before_the_stream_is_closed():
     order = []
-    rig = Rig()
+    rig = Rig(opens=never)
     plan, close = rig.keeper.plan, rig.caller.close
 
     async def planned(intent, target):
@@ -260,28 +287,22 @@ async def test_what_follows_is_stored_before_the_stream_is_closed():
 
     rig.keeper.plan, rig.caller.close = planned, closed
     async with running(rig):
-        rig.bridge.post(e.ModelLost("closed"))
+        rig.bridge.post(e.ModelLost("refused", fatal=True))
+        await rig.until(rig.marks)
+        rig.caller_hears_all()
         await rig.until(rig.caller.closed.is_set)
-    assert order[:2] == ["plan", "close"] and rig.keeper.plans == [(Intent.TALK, None)]
+    assert order[:2] == ["plan", "close"] and rig.keeper.plans == [(Intent.TRANSFER, "manager")]
 
 
 @pytest.mark.parametrize("fault", [StoreUnavailable("plan"), Fenced("call-1", 1)])
 async def test_a_store_that_cannot_take_the_plan_does_not_keep_the_line_open(fault):
-    rig = Rig()
+    rig = Rig(opens=never)
     rig.keeper.fault = fault
     async with running(rig):
-        rig.bridge.post(e.ModelLost("closed"))
+        rig.bridge.post(e.ModelLost("refused", fatal=True))
+        await rig.until(rig.marks)
+        rig.caller_hears_all()
         await rig.until(rig.caller.closed.is_set)
-
-
-@pytest.mark.parametrize(("retryable", "intent"), [(True, Intent.TALK), (False, Intent.APOLOGISE)])
-async def test_a_model_that_cannot_be_had_leads_to_another_try_or_to_an_apology(retryable, intent):
-    async def refused() -> None:
-        raise ModelUnavailable("refused", "http_401", retryable=retryable)
-
-    async with running(Rig(open_model=refused)) as rig:
-        await rig.until(lambda: rig.keeper.plans)
-    assert rig.keeper.plans == [(intent, None)]
 
 
 async def test_a_fault_of_our_own_gives_the_stream_up_and_files_nothing():
@@ -347,3 +368,102 @@ async def test_a_row_is_filed_although_a_leg_does_not_let_itself_be_closed():
     rig.caller.closed.set()
     with anyio.fail_after(SOON):
         await task
+
+
+# ---- sessions with the model
+
+
+def said(rig: Rig, session: int, text: str, *, ms: int = 100) -> None:
+    """A session says something."""
+    post, number = rig.sessions[session].post, session + 1
+    post(e.ResponseStarted(f"r{number}"))
+    post(e.AgentWords(f"r{number}", f"i{number}", text))
+    post(e.AgentAudio(f"r{number}", f"i{number}", ms * 8, bytes([0x40 + number]) * ms * 8))
+
+
+def played(rig: Rig) -> bytes:
+    return b"".join(command.payload for command in rig.caller.sent if isinstance(command, c.PlayAudio))
+
+
+async def test_a_lost_session_is_followed_by_another_and_cannot_speak_any_more(rig):
+    said(rig, 0, "Hello there, this is Example Plumbing.", ms=1_500)
+    rig.sessions[0].post(e.ModelLost("dropped"))
+    await rig.until(lambda: len(rig.sessions) == 2 and any(isinstance(told, c.Speak) for told in rig.model.told))
+    before = len(rig.caller.sent)
+    rig.sessions[0].post(e.AgentAudio("r1", "late", 800, b"\x11" * 800))
+    rig.sessions[0].post(e.ToolCalled("r1", "t9", "book", "{}"))
+    rig.sessions[0].post(e.ModelLost("dropped"))
+    assert len(rig.caller.sent) == before and len(rig.sessions) == 2, "it is dropped at the door"
+    said(rig, 1, "As I said.")
+    assert played(rig).endswith(b"\x42" * 800)
+    assert [type(told) for told in rig.model.told[:2]] == [c.Recall, c.Speak]
+
+
+async def test_what_the_caller_said_to_a_lost_session_is_given_to_the_next_before_what_they_say_now(rig):
+    frames = [bytes([number]) * 160 for number in range(200)]
+    for frame in frames[:100]:
+        rig.caller.hear(frame)
+    rig.sessions[0].post(e.CallerSpeechStarted("u1", ago_ms=100))
+    rig.sessions[0].post(e.ModelLost("dropped"))
+    rig.caller.hear(frames[100])
+    again, live = rig.sessions[1].heard
+    assert live == frames[100]
+    assert again and b"".join(frames[:100]).endswith(again)
+    assert len(again) == rig.sessions[1].order.hear_again_ms * 8 >= 100 * 8
+
+
+async def test_of_an_opening_that_fails_the_caller_is_heard_again_by_the_next_try():
+    openings = []
+
+    async def second_time(model: Model) -> None:
+        openings.append(model)
+        if len(openings) == 2:
+            raise ModelUnavailable("unreachable")
+        model.post(e.ModelReady())
+
+    async with running(Rig(opens=second_time)) as rig:
+        await rig.until(lambda: rig.call.talks)
+        rig.bridge.post(e.CallerSpeechStarted("u1"))
+        rig.caller.hear(b"\x21" * 160)
+        rig.sessions[0].post(e.ModelLost("dropped"))
+        await rig.until(lambda: len(rig.sessions) == 3)
+        rig.caller.hear(b"\x22" * 160)
+        assert b"".join(rig.sessions[2].heard) == b"\x21" * 160 + b"\x22" * 160
+        assert [session.order.tries for session in rig.sessions[1:]] == [1, 2]
+
+
+async def test_a_line_of_the_house_is_played_and_kept_like_the_agents_own_words(rig):
+    rig.bridge.post(e.CallerTurnCommitted("u1"))
+    rig.sessions[0].post(e.ModelLost("dropped"))
+    assert played(rig) == LINE
+    rig.caller_hears_all()
+    kept = [item.utterance for item in rig.keeper.kept if isinstance(item, c.KeepUtterance)][-1]
+    assert (kept.key, kept.heard, kept.heard_ms, kept.interrupted) == ("line-1", "<one_moment>", 200, False)
+
+
+async def test_a_spare_session_takes_over_in_a_pause_and_the_one_before_is_closed():
+    async with running(Rig(rollover_ms=100)) as rig:
+        said(rig, 0, "Hello.")
+        rig.bridge.post(e.AgentUtteranceEnded("r1", "i1"))
+        rig.bridge.post(e.ResponseEnded("r1"))
+        rig.caller_hears_all()
+        rig.caller.hear(b"\x21" * 160)
+        await rig.until(lambda: len(rig.sessions) == 2 and rig.sessions[0].closed)
+        assert rig.sessions[1].order.beside and not rig.sessions[1].closed
+        assert [type(told) for told in rig.sessions[1].told] == [c.Recall]
+        assert rig.sessions[1].heard == [b"\x21" * 160], "so that a word that was just begun is not lost"
+        rig.sessions[0].post(e.CallerSpeechStarted("old"))
+        rig.sessions[1].post(e.CallerSpeechStarted("new"))
+        assert rig.call.floor.speaking == "new"
+        assert played(rig) == b"\x41" * 800, "nothing was heard of it"
+    assert list(replay(rig.lines())) == []
+
+
+async def test_a_spare_session_that_is_lost_before_its_turn_costs_nothing(rig):
+    async with running(Rig(rollover_ms=50)) as rig:
+        said(rig, 0, "Hello.")  # and the response goes on
+        await rig.until(lambda: len(rig.sessions) == 2)
+        rig.sessions[1].post(e.ModelLost("dropped"))
+        await rig.until(lambda: rig.sessions[1].closed)
+        said(rig, 1, "I am nobody.")
+        assert not rig.sessions[0].closed and played(rig) == b"\x41" * 800

@@ -12,6 +12,8 @@ from app.call.machine import Call, Phase
 from app.call.talk import House
 
 BYTES_PER_MS = 8
+LINE_MS = 1_000
+"""How long the house's own lines are here. They are at hand at once, as the bridge has them."""
 POLITE = FloorPolicy()
 SLOTS = (
     SlotSpec(name="name", required=True),
@@ -62,7 +64,7 @@ class Scene:
         self.marks: list[str] = []  # sent, and neither returned nor cleared
         self._recorder = Recorder(self.lines.append)
         self._recorder.opened(self.call, at=0)
-        self._responses = 0
+        self._responses = self._lines = 0
 
     def tell(self, event: e.Event, *, at: int | None = None) -> list[c.Command]:
         self.at = max(self.at, self.at if at is None else at)
@@ -74,6 +76,11 @@ class Scene:
                 self.marks.append(command.mark)
             elif isinstance(command, c.ClearPlayout):
                 self.marks.clear()
+        for command in commands:
+            if isinstance(command, c.SayLine):
+                self._lines += 1
+                payload = b"\x33" * (LINE_MS * BYTES_PER_MS)
+                self.tell(e.LineFound(f"line-{self._lines}", command.line, len(payload), f"<{command.line}>", payload))
         return commands
 
     def journal(self) -> list[Line]:
@@ -88,6 +95,14 @@ class Scene:
         due = self.call.deadline
         assert due is not None, "the call waits for nothing"
         return self.tell(e.DeadlinePassed(), at=due)
+
+    def until(self, kind: type[c.Command]) -> list[c.Command]:
+        """Let time pass until the call, by itself, orders such a thing; what it ordered then."""
+        for _ in range(100):
+            ordered = self.wait()
+            if any(isinstance(order, kind) for order in ordered):
+                return ordered
+        raise AssertionError(f"no {kind.__name__} in a hundred deadlines")
 
     def listened_on(self) -> "Scene":
         """The moment after a caller has gone, in which a last word might still have come, is over."""

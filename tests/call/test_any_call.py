@@ -30,16 +30,21 @@ ARGUMENTS = st.sampled_from(
 class AnyCall(RuleBasedStateMachine):
     """The world does what it likes; the rules below never break."""
 
-    @initialize(protected=st.sampled_from([0, 400]), interruptible=st.booleans())
-    def begin(self, protected: int, interruptible: bool) -> None:
+    @initialize(protected=st.sampled_from([0, 400]), interruptible=st.booleans(), opened=st.sampled_from([True, True, False]))
+    def begin(self, protected: int, interruptible: bool, opened: bool) -> None:
         policy = FloorPolicy(protected_ms=protected, interruptible=interruptible, silence_ms=3_000, silence_prompts=1)
-        self.scene = Scene(policy)
+        self.scene = Scene(policy, rollover_ms=3_000)
+        self.session = self.spare = "none"  # or `opening`, or `ready`
         self.running: list[str] = []
         self.asked = 0
         self.errands: list[str] = []
         self.names = 0
         self.after_clear: set[str] = set()  # responses cut by us
         self.phases = [self.scene.call.phase]
+        if opened:
+            self.tell(e.StreamStarted())
+            self.model_is_ready(100, None)
+            self.agent_answers(1_000)
 
     def tell(self, event: e.Event, later: int = 0) -> None:
         scene = self.scene
@@ -50,7 +55,21 @@ class AnyCall(RuleBasedStateMachine):
             match command:
                 case c.Speak():
                     assert not self.running and not self.asked, "two responses at a time"
+                    assert self.session == "ready", "an order to nobody"
                     self.asked = 1
+                case c.OpenModel(beside=True):
+                    assert self.session == "ready" and self.spare == "none", "two connections at most"
+                    self.spare = "opening"
+                case c.OpenModel():
+                    assert self.session != "opening", "one opening at a time"
+                    self.session, self.spare, self.running, self.asked = "opening", "none", [], 0
+                case c.SwapModel():
+                    assert self.spare == "ready" and not self.asked and not self.running
+                    self.session, self.spare = "ready", "none"
+                case c.CloseModel():
+                    self.session, self.spare, self.running, self.asked = "none", "none", [], 0
+                case c.Recall():
+                    assert self.session == "ready"
                 case c.CancelSpeech(response=response):
                     assert response in self.running, "a cancel with nothing to cancel"
                     self.after_clear.add(response)
@@ -71,9 +90,29 @@ class AnyCall(RuleBasedStateMachine):
     def stream_starts(self, later: int) -> None:
         self.tell(e.StreamStarted(), later)
 
-    @rule(later=st.integers(0, 2_000))
-    def model_is_ready(self, later: int) -> None:
-        self.tell(e.ModelReady(), later)
+    @precondition(lambda self: self.session == "opening")
+    @rule(later=st.integers(0, 2_000), lasts_ms=st.sampled_from([None, 1, 301_000, 3_600_000]))
+    def model_is_ready(self, later: int, lasts_ms: int | None) -> None:
+        self.session = "ready"
+        self.tell(e.ModelReady(lasts_ms), later)
+
+    @precondition(lambda self: self.session == "opening")
+    @rule(later=st.integers(0, 3_000), fatal=st.integers(0, 9))
+    def no_model_is_to_be_had(self, later: int, fatal: int) -> None:
+        self.session = "none"
+        self.tell(e.ModelLost("refused", fatal == 0), later)
+
+    @precondition(lambda self: self.spare == "opening")
+    @rule(later=st.integers(0, 2_000), lost=st.booleans())
+    def spare_is_ready_or_not(self, later: int, lost: bool) -> None:
+        self.spare = "none" if lost else "ready"
+        self.tell(e.SpareLost("refused", True) if lost else e.SpareReady(), later)
+
+    @precondition(lambda self: self.spare == "ready")
+    @rule(later=st.integers(0, 500))
+    def spare_goes(self, later: int) -> None:
+        self.spare = "none"
+        self.tell(e.SpareLost("dropped"), later)
 
     @precondition(lambda self: self.asked and not self.running)
     @rule(later=st.integers(0, 900))
@@ -82,19 +121,33 @@ class AnyCall(RuleBasedStateMachine):
         self.running, self.asked = [response], 0
         self.tell(e.ResponseStarted(response), later)
 
+    @precondition(lambda self: self.asked and not self.running)
+    @rule(ms=st.integers(100, 2_000))
+    def agent_answers(self, ms: int) -> None:
+        """A whole answer, heard to its end."""
+        self.response_begins(300)
+        self.agent_speaks(ms, False, True, "Hello there. ", False)
+        if self.running:
+            self.response_ends("completed", 100)
+        for _ in range(len(self.scene.marks)):
+            if self.scene.marks:
+                self.tell(e.MarkReturned(self.scene.marks.pop(0)), 90)
+
     @precondition(lambda self: self.running)
     @rule(
         ms=st.integers(1, 3_000),
         same=st.booleans(),
         ended=st.booleans(),
         text=st.sampled_from(["", "Hello there. ", "One moment, "]),
+        silent=st.booleans(),
     )
-    def agent_speaks(self, ms: int, same: bool, ended: bool, text: str) -> None:
+    def agent_speaks(self, ms: int, same: bool, ended: bool, text: str, silent: bool) -> None:
         response = self.running[0]
         utterance = f"{response}-i" if same else self.name("i")
         if text:
             self.tell(e.AgentWords(response, utterance, text))
-        self.tell(e.AgentAudio(response, utterance, ms * 8 + ms % 3, bytes(ms * 8 + ms % 3)))
+        kind = e.AgentSilence if silent and same else e.AgentAudio
+        self.tell(kind(response, utterance, ms * 8 + ms % 3, bytes(ms * 8 + ms % 3)))
         if ended:
             self.tell(e.AgentUtteranceEnded(response, utterance))
 
@@ -126,15 +179,17 @@ class AnyCall(RuleBasedStateMachine):
             if self.scene.marks:
                 self.tell(e.MarkReturned(self.scene.marks.pop(0)), later)
 
+    @precondition(lambda self: self.session == "ready")
     @rule(ms=st.integers(10, 2_000), committed=st.booleans(), text=st.sampled_from([None, "", "yes please"]))
     def caller_speaks(self, ms: int, committed: bool, text: str | None) -> None:
         utterance = self.name("u")
+        session = self.scene.all_of(c.OpenModel)
         self.tell(e.CallerSpeechStarted(utterance, 80), 100)
-        if committed:
-            self.tell(e.CallerSpeechStopped(utterance, 500), ms + 500)
-            self.tell(e.CallerTurnCommitted(utterance))
-            if text is not None:
-                self.tell(e.CallerTranscribed(utterance, text), 50)
+        said = [(e.CallerSpeechStopped(utterance, 500), ms + 500), (e.CallerTurnCommitted(utterance), 0)]
+        for event, later in [*said, (e.CallerTranscribed(utterance, text or ""), 50)] if committed else []:
+            if self.scene.all_of(c.OpenModel) != session or (text is None and isinstance(event, e.CallerTranscribed)):
+                return  # what a session would have said that is gone is dropped at the door
+            self.tell(event, later)
 
     @rule(key=st.sampled_from("19#*"))
     def caller_presses(self, key: str) -> None:
@@ -148,10 +203,11 @@ class AnyCall(RuleBasedStateMachine):
         if chance == 0:
             self.tell(event, 100)
 
-    @rule(fatal=st.booleans(), chance=st.integers(0, 9))
+    @precondition(lambda self: self.session == "ready")
+    @rule(fatal=st.booleans(), chance=st.integers(0, 3))
     def model_goes(self, fatal: bool, chance: int) -> None:
         if chance == 0:
-            self.running, self.asked = [], 0
+            self.session, self.running, self.asked = "none", [], 0
             self.tell(e.ModelLost("closed", fatal), 10)
 
     @precondition(lambda self: self.scene.call.deadline is not None)

@@ -5,6 +5,7 @@ from app.call import events as e
 from app.call.agent import FloorPolicy
 from app.call.disposition import EndReason, Intent, Memory, Outcome, Slot
 from app.call.machine import Phase
+from app.call.sentences import PUTTING_THROUGH
 from tests.call.scene import Scene, talking
 from tests.call.test_machine import ending, filed
 
@@ -25,10 +26,8 @@ def test_a_model_that_stalls_in_the_middle_of_a_response_is_given_up():
     response = scene.begin_response()
     scene.tell(e.AgentAudio(response, "i1", 4_000, bytes(4_000)))
     scene.hear_all(at=scene.at + 500)
-    while scene.call.phase is Phase.TALKING:
+    while not any(isinstance(order, c.OpenModel) for order in scene.wait()):
         assert scene.call.deadline <= scene.at + 11_000
-        scene.wait()
-    assert scene.ordered[-1] == c.LeaveStream(Intent.TALK)
 
 
 def test_a_cancelled_response_that_never_ends_is_given_up():
@@ -36,10 +35,9 @@ def test_a_cancelled_response_that_never_ends_is_given_up():
     scene.caller_says("u1")
     scene.begin_response()
     scene.caller_says("u2")
-    while scene.call.phase is Phase.TALKING:
+    while not any(isinstance(order, c.OpenModel) for order in scene.wait()):
         assert scene.call.deadline <= scene.at + 60_000
-        scene.wait()
-    assert scene.ordered[-1] == c.LeaveStream(Intent.TALK)
+    assert scene.at < 15_000
 
 
 def test_a_mark_that_is_lost_does_not_leave_the_line_audible_for_ever():
@@ -57,7 +55,7 @@ def test_a_provider_that_wants_minutes_is_not_waited_for():
     scene = talking()
     scene.caller_says("u1")
     scene.tell(e.ResponseEnded(scene.begin_response(), "failed", "rate_limit_exceeded", retry_ms=864_000))
-    assert scene.ordered[-1] == c.LeaveStream(Intent.APOLOGISE)
+    assert c.SayLine(PUTTING_THROUGH) in scene.ordered
 
 
 def test_a_failed_response_is_asked_for_again_with_its_own_instructions():

@@ -1,19 +1,21 @@
 import asyncio
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
 from app.call import events as e
-from app.call.commands import Speak
-from app.call.disposition import Memory, Slot, Utterance
+from app.call.commands import FinishHearing, Recall, Speak
+from app.call.conversation import Said, Used
+from app.call.disposition import Slot, Utterance
 from app.errors import ModelUnavailable
 from app.realtime import leg as leg_module
 from app.realtime import socket
 from tests.realtime.provider import FRAME, Inbox, Provider, a_leg, granted, refused, serving, talking
-from tests.realtime.scenery import DESK, recorded
+from tests.realtime.scenery import DESK, SALES, recorded
 
 # ---- opening
 
@@ -132,7 +134,7 @@ async def test_a_session_otherwise_than_asked_is_none(where, value, code):
 
 
 async def test_a_provider_that_never_answers_the_update_is_given_up(monkeypatch):
-    monkeypatch.setattr(leg_module, "CONFIGURE_S", 0.05)
+    monkeypatch.setattr(leg_module, "READY_WITHIN_S", 0.3)
     provider = Provider()
     provider.answer = lambda _: None
     async with serving(provider) as url:
@@ -166,8 +168,8 @@ async def test_a_close_before_the_proof_fails_the_opening(at_once, code, retryab
 async def test_a_close_that_overtakes_our_first_word_fails_the_opening(monkeypatch):
     connect = socket.connect
 
-    async def connect_late(*args: Any) -> socket.Socket:
-        opened = await connect(*args)
+    async def connect_late(*args: Any, **more: Any) -> socket.Socket:
+        opened = await connect(*args, **more)
         await opened.closed
         return opened
 
@@ -266,17 +268,64 @@ async def test_a_call_that_goes_on_is_told_before_anybody_is_heard():
                 Utterance(key="a", speaker="agent", started_at=0, ended_at=1, heard="Good morning."),
                 Utterance(key="b", speaker="caller", started_at=2, ended_at=3, heard="My tap drips."),
             ],
-            Memory(agent="front-desk", slots=(Slot(name="name", value="Ann"),)),
         )
-        kinds = [(m["type"], m.get("item", {}).get("role")) for m in await provider.got(5)]
+        kinds = [(m["type"], m.get("item", {}).get("role")) for m in await provider.got(4)]
         await leg.close()
     assert kinds == [
         ("session.update", None),
-        ("conversation.item.create", "system"),
         ("conversation.item.create", "assistant"),
         ("conversation.item.create", "user"),
         ("input_audio_buffer.append", None),
     ]
+
+
+async def test_what_the_call_recalls_when_it_is_ready_comes_before_what_the_caller_said_meanwhile():
+    provider, inbox = Provider(), Inbox()
+    recall = Recall((Slot(name="name", value="Ann"),), (Said(True, "My tap drips."), Used("call_1", "look_up", "{}", None)))
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        leg.append(FRAME)
+        leg._post = lambda _: leg.send(recall)
+        await leg.open(DESK)
+        _, *items, heard = await provider.got(5)
+        await leg.close()
+    assert [(m["item"]["type"], m["item"].get("role")) for m in items] == [
+        ("message", "system"),
+        ("message", "user"),
+        ("function_call", None),
+    ]
+    assert heard["type"] == "input_audio_buffer.append"
+
+
+async def test_a_session_is_asked_for_in_the_voice_that_the_caller_knows():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        await leg.open(SALES, voice="marin")
+        [update] = await provider.got(1)
+        await leg.close()
+    assert SALES.voice == "cedar" and update["session"]["audio"]["output"]["voice"] == "marin"
+
+
+@pytest.mark.parametrize(
+    ("ends_in_s", "lasts"), [(3_600, True), (None, False), (0, False), (-50, False), (10_000_000, False), ("soon", False)]
+)
+@pytest.mark.parametrize("told", ["created", "updated"])
+async def test_how_long_a_session_will_last_is_taken_from_the_provider_if_it_can_be_believed(told, ends_in_s, lasts):
+    expires_at = time.time() + ends_in_s if isinstance(ends_in_s, int) and ends_in_s else ends_in_s
+    provider, inbox = Provider(), Inbox()
+    if told == "created":
+        provider.before_update = [json.dumps({"type": "session.created", "session": {"expires_at": expires_at}}).encode()]
+    else:
+        provider.answer = lambda m: granted(m | {"session": m["session"] | {"expires_at": expires_at}})
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox)
+        await leg.open(DESK)
+        await leg.close()
+    [ready] = inbox.events
+    assert (ready.lasts_ms is not None) == lasts
+    if lasts:
+        assert 3_500_000 < ready.lasts_ms <= 3_600_000
 
 
 async def test_of_a_caller_who_speaks_before_the_proof_the_last_second_is_kept():
@@ -284,7 +333,7 @@ async def test_of_a_caller_who_speaks_before_the_proof_the_last_second_is_kept()
     provider.answer = lambda _: None
     frames = [bytes([i]) * 160 for i in range(75)]
     async with serving(provider) as url:
-        leg = a_leg(url, inbox)
+        leg = a_leg(url, inbox, hold_ms=1_000)
         for frame in frames[:25]:
             leg.append(frame)
         opening = asyncio.ensure_future(leg.open(DESK))
@@ -295,8 +344,37 @@ async def test_of_a_caller_who_speaks_before_the_proof_the_last_second_is_kept()
         await (await provider.connections.get()).send(json.dumps(granted(update)))
         await opening
         leg.append(frames[74])
-        kept, live = await provider.got(2, "input_audio_buffer.append")
+        leg.append(FRAME)
+        leg.append(FRAME)
+        sent = [base64.b64decode(m["audio"]) for m in await provider.got(4, "input_audio_buffer.append")]
         await leg.close()
-    assert base64.b64decode(kept["audio"]) == b"".join(frames[24:74])
-    assert base64.b64decode(live["audio"]) == frames[74]
-    assert leg.appended_ms == 1_020
+    assert b"".join(sent) == b"".join(frames[24:75]) + 2 * FRAME, "nothing is lost, doubled or out of order"
+    assert [len(piece) // 8 for piece in sent] == [400, 400, 240, 20], "it catches up, and is live again"
+
+
+async def test_what_was_kept_is_told_to_have_been_spoken_when_it_was_and_not_when_it_is_heard():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox, hold_ms=30_000)
+        leg.append(FRAME * 100)
+        await leg.open(DESK)
+        await inbox.next()
+        connection = await provider.connections.get()
+        await provider.got(1, "input_audio_buffer.append")
+        # The detector's word includes the 300 ms before the speech, so it began with the 300th millisecond of two seconds.
+        started = {"type": "input_audio_buffer.speech_started", "event_id": "e", "audio_start_ms": 0, "item_id": "item_1"}
+        await connection.send(json.dumps(started))
+        assert await inbox.next() == e.CallerSpeechStarted("item_1", ago_ms=1_700)
+        await leg.close()
+
+
+async def test_last_words_that_were_still_waiting_are_heard_before_the_silence():
+    provider, inbox = Provider(), Inbox()
+    async with serving(provider) as url:
+        leg = a_leg(url, inbox, hold_ms=30_000)
+        leg.append(FRAME * 100)
+        await leg.open(DESK)
+        leg.send(FinishHearing())
+        sent = [base64.b64decode(m["audio"]) for m in await provider.got(6, "input_audio_buffer.append")]
+        await leg.close()
+    assert b"".join(sent[:-1]) == FRAME * 100 and set(sent[-1]) == {0xFF}

@@ -15,7 +15,7 @@ from app.call.commands import Brief, CancelSpeech, CloseModel, FinishHearing, Gi
 from app.call.disposition import Usage
 from app.errors import BadModelMessage
 from app.realtime import messages
-from app.realtime.wire import FOR_NOW, Complaint, SessionUpdated, Wire
+from app.realtime.wire import FOR_NOW, Complaint, SessionCreated, SessionUpdated, Wire
 from tests.realtime.scenery import DESK, WIRE, client_event, recorded
 
 SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -39,6 +39,16 @@ def audio_done(item: str = "item_a", **more: object) -> bytes:
 
 
 # ---- what the server says
+
+
+@pytest.mark.parametrize("path", ["passthrough", "transcode"])
+def test_a_response_is_silence_until_it_sounds_and_a_voice_from_then_on(path):
+    wire = a_wire(audio_path(path))
+    silence, voice = (b"\xff" * 800, FRAME * 5) if path == "passthrough" else (bytes(4_800), FRAME * 30)
+    said = [event for sound in (silence, silence, voice, silence) for event in wire.decode(audio_delta(sound))]
+    assert [type(event) for event in said] == [e.AgentSilence, e.AgentSilence, e.AgentAudio, e.AgentAudio]
+    other = wire.decode(audio_delta(silence, item="item_b").replace(b"resp_1", b"resp_2"))
+    assert [type(event) for event in other] == [e.AgentSilence], "each response has to sound for itself"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -274,7 +284,7 @@ def skips_or_reads(message: bytes) -> None:
             said = a_wire(audio_path(path)).decode(message)
         except BadModelMessage:
             continue
-        assert all(isinstance(event, (*e.EVENTS, SessionUpdated, Complaint)) for event in said)
+        assert all(isinstance(event, (*e.EVENTS, SessionCreated, SessionUpdated, Complaint)) for event in said)
 
 
 @given(st.binary(max_size=200))
