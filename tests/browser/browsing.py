@@ -155,13 +155,13 @@ class Tab:
         await self.page.fill("input[name=password]", password)
         await self.page.click("main button:has-text('Sign in')")
 
-    async def axe(self, **options):
-        """What axe finds wrong: rule and elements."""
+    async def axe(self, within="html"):
+        """What axe finds wrong within an element: rule, its words, and the elements."""
         if not await self.page.evaluate("typeof window.axe === 'object'"):
             await self.page.evaluate(AXE.read_text("utf-8"))
         found = await self.page.evaluate(
-            "(options) => axe.run(document, options)",
-            {"runOnly": {"type": "tag", "values": TAGS}, "resultTypes": ["violations"], **options},
+            "([within, options]) => axe.run(within, options)",
+            [within, {"runOnly": {"type": "tag", "values": TAGS}, "resultTypes": ["violations"]}],
         )
         return [(fault["id"], fault["help"], [node["html"][:160] for node in fault["nodes"]]) for fault in found["violations"]]
 

@@ -33,7 +33,7 @@ async def test_somebody_signs_in_looks_around_and_signs_out(served, open_tab, sc
         assert await tab.too_wide() == []
         await tab.page.click("details.menu summary")
         await tab.look(f"menu-{name}")
-        assert await tab.axe() == []
+        assert await tab.axe("body > header") == []  # what the menu covers is not in reach, and should not be
         await tab.page.click("text=Your account")
         await tab.settled()
         await tab.look(f"account-{name}")
