@@ -132,7 +132,7 @@ class Spool:
         self._own: _File | None = None
         self._found: list[_File] = []
         self._ballast: Path | None = None
-        self._full = False
+        self._full = self._closed = False
 
     # ---- what the loop may ask at any time
 
@@ -193,8 +193,10 @@ class Spool:
 
     async def close(self) -> None:
         """Let go of the files. What has not been committed stays on the disk for whoever finds it."""
-        await self._run(self._close)
-        self._thread.shutdown(wait=False)
+        if not self._closed:
+            self._closed = True
+            await self._run(self._close)
+            self._thread.shutdown(wait=False)
 
     async def _run[T](self, work: Callable[[], T]) -> T:
         # shielded: a caller may be cancelled, a write to the disk may not be left half done
@@ -250,10 +252,11 @@ class Spool:
             raise OSError("the spool is full")
         room = self._limit - self._limit // FOR_FACTS
         if self._own.size + len(fact_data) + len(line_data) > room:
-            given_up, data = len(worded_lines), fact_data
             self._say_full(None)
-        else:
-            given_up, data = 0, fact_data + line_data
+        elif self._full and free_bytes(self._folder) > 2 * BALLAST:
+            self._full = False
+            self._lay_ballast()
+        given_up, data = (len(worded_lines), fact_data) if self._full else (0, fact_data + line_data)
         try:
             self._own.write(data)
         except OSError as fault:
@@ -407,6 +410,12 @@ def _put_aside(path: Path, *, keep_it: bool) -> None:
         aside.chmod(0o600)
     else:
         path.rename(aside)
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk has left for us."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _sync_folder(folder: Path) -> None:
