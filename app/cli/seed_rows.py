@@ -161,7 +161,7 @@ class Sheaf:
 
     Args:
         settings: lists, prices and time zone of the business.
-        talks: how many different ones; there are a fifth as many silent calls besides.
+        talks: how many different ones; there are two dozen silent ones besides.
     """
 
     def __init__(self, dice: Random, settings: Settings, talks: int) -> None:
@@ -169,7 +169,7 @@ class Sheaf:
         writer = Writer(dice)
         self.talks = [timed(writer.talk(), dice) for _ in range(talks)]
         reasons, shares = [reason for reason, _ in SILENT], [share for _, share in SILENT]
-        self.silent = [timed(writer.silent(*dice.choices(reasons, shares)), dice) for _ in range(max(20, talks // 5))]
+        self.silent = [timed(writer.silent(*dice.choices(reasons, shares)), dice) for _ in range(24)]
         self._writer = writer
         asyncio.run(self._read(Lists.of(settings)))
 
