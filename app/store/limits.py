@@ -56,11 +56,6 @@ class Limits:
         async with self._database.write("give back a try") as connection:
             await connection.execute(sa.update(sign_in_limits).where(sign_in_limits.c.key == _hashed(key)).values(due_ms=less))
 
-    async def forget(self, key: str) -> None:
-        """As if nobody had tried."""
-        async with self._database.write("forget tries") as connection:
-            await connection.execute(sa.delete(sign_in_limits).where(sign_in_limits.c.key == _hashed(key)))
-
     async def clear(self) -> int:
         """Strike out what is paid off; how many they were."""
         async with self._database.write("clear old tries") as connection:

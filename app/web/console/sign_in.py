@@ -1,7 +1,7 @@
 """Signing in with a password, and signing out.
 
-Rule 1: tries are counted before anything is computed, by the address they come from and by the name they are for (T40). A try that
-was right does not count.
+Rule 1: tries are counted before anything is computed: by the address they come from, by the name they are for, and by both (T40).
+Who tries a name from one place does not shut its owner out at another. A try that was right does not count.
 Rule 2: what is said of a wrong name and of a wrong password is the same, and takes as long.
 Rule 3: nothing that somebody typed is kept or logged: a name that there is not may be a password in the wrong field.
 """
@@ -17,9 +17,10 @@ from app.web.console.door import Console
 from app.web.console.visit import Visit
 from app.web.guard import Policy
 
-OF_A_NAME = Rate(burst=5, every_s=60)
 OF_AN_ADDRESS = Rate(burst=8, every_s=30)
-"""Together at most ten hashes in any minute from one address."""
+OF_BOTH = Rate(burst=5, every_s=60)
+OF_A_NAME = Rate(burst=7, every_s=20)
+"""At most ten hashes in any minute from one address, and as many for one name from everywhere."""
 WRONG = "That name and password do not belong together, or the account may not sign in."
 
 
@@ -43,7 +44,8 @@ async def sign_in(visit: Visit) -> Response:
     console, back = visit.console, cookies.own_path(visit.field("next"))
     name, password = visit.field("name").strip().lower(), visit.field("password")
     address = cookies.client_address(visit.request.scope, console.desk.settings.proxy_hops)
-    for key, rate in ((f"address:{address}", OF_AN_ADDRESS), (f"name:{name}", OF_A_NAME)):
+    tries = {f"address:{address}": OF_AN_ADDRESS, f"both:{address} {name}": OF_BOTH, f"name:{name}": OF_A_NAME}
+    for key, rate in tries.items():
         wait = await console.limits.take(key, rate)
         if wait is not None:
             response = await page(visit, back, wrong=f"Too many attempts. Try again in {in_words(wait)}.", status=429)
@@ -54,8 +56,8 @@ async def sign_in(visit: Visit) -> Response:
         known = await console.users.find(name) if name else None
         await visit.audit("sign_in.refused", known.name if known else None, actor="nobody")
         return await page(visit, back, wrong=WRONG, status=401)
-    await console.limits.give_back(f"address:{address}", OF_AN_ADDRESS)
-    await console.limits.forget(f"name:{name}")
+    for key, rate in tries.items():
+        await console.limits.give_back(key, rate)
     return await begin(visit, user, SignedInBy.PASSWORD, back)
 
 

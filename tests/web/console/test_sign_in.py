@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app.store.console_tables import Role
+from app.store.engine import Database
 from app.web.console import session as cookies
 from tests.web.console.office import PASSWORD, Office, set_cookies, words
 
@@ -37,8 +38,6 @@ async def test_the_sessions_cookie_is_as_safe_as_a_cookie_can_be(sqlite_office):
 
 
 async def test_on_this_machine_the_cookie_goes_without_https(sqlite_url):
-    from app.store.engine import Database
-
     database = Database(sqlite_url)
     office = Office(database, PUBLIC_URL="http://127.0.0.1:8080")
     await office.user("ann")
@@ -168,6 +167,32 @@ async def test_after_five_wrong_passwords_a_name_waits_a_minute_and_nobody_else_
         assert "Too many attempts. Try again in 60 seconds." in words(answer)
     sqlite_office.pass_(seconds=240)  # the address's tries are paid off as well
     assert (await browser.sign_in("ann")).status_code == 303
+
+
+async def test_who_tries_a_name_from_one_place_does_not_shut_its_owner_out_at_another(sqlite_url):
+    database = Database(sqlite_url)
+    office = Office(database, PROXY_HOPS="1")
+    await office.user("ann")
+    evil, ann = office.browser(**{"x-forwarded-for": "6.6.6.6"}), office.browser(**{"x-forwarded-for": "203.0.113.9"})
+    tried = [(await evil.sign_in("ann", "not that password")).status_code for _ in range(12)]
+    assert tried == [401] * 5 + [429] * 7
+    assert (await ann.sign_in("ann")).status_code == 303
+    await office.close()
+    await database.close()
+
+
+async def test_a_name_that_is_tried_from_everywhere_waits_as_well(sqlite_url):
+    database = Database(sqlite_url)
+    office = Office(database, PROXY_HOPS="1")
+    await office.user("ann")
+    codes = []
+    for number in range(60):
+        browser = office.browser(**{"x-forwarded-for": f"10.0.0.{number}"})
+        codes.append((await browser.sign_in("ann", "not that password")).status_code)
+        office.pass_(seconds=1)
+    assert codes.count(401) <= 10
+    await office.close()
+    await database.close()
 
 
 async def test_one_address_gets_at_most_ten_hashes_a_minute_out_of_us(sqlite_office):
