@@ -105,7 +105,7 @@ def application(settings: Settings) -> Starlette:
         tokens=tokens,
         agents=agents,
         clock=lambda: time.time_ns() // 1_000_000,
-        admission=Admission(settings, lag_ms=lambda: lag.p99_ms, overwhelmed=lambda: writer.is_overwhelmed),
+        admission=Admission(settings, lag_ms=lambda: lag.p90_ms, overwhelmed=lambda: writer.is_overwhelmed),
         lives_elsewhere=lives_elsewhere,
     )
 

@@ -27,6 +27,8 @@ SLOTS = ("name", "callback_number", "reason")
 FIELDS = (*COLUMNS, ESCALATION, *SLOTS)
 
 PROVENANCE = ("confidence", "evidence", "analyzer", "model", "prompt_version", "reasons", "dropped", "said_by")
+CARRIER = "carrier"
+"""Under which name `review_reasons` has what the comparison with the carrier found (app/store/reconciling.py)."""
 SHOWN = ("value", "source", *PROVENANCE, "at")
 
 type Row = Mapping[Any, Any]
@@ -47,6 +49,8 @@ class Known:
     applied_at: datetime | None
     """When that reading was applied; None while it is only looked at as if."""
     reviewed_at: datetime | None
+    of_the_carrier: Mapping[str, str] = field(default_factory=dict)
+    """What the comparison with the carrier's call log found; no reading knows of that."""
 
     def standing(self, which: str) -> Row | None:
         """The judgement that is in force, of an operator or a reading."""
@@ -90,6 +94,7 @@ async def load(connection: AsyncConnection, call: Row, *, as_if: str | None = No
         said=said,
         applied_at=applied[-1]["applied_at"] if applied and applied[-1]["id"] != as_if else None,
         reviewed_at=call["reviewed_at"],
+        of_the_carrier={name: why for name, why in (call["review_reasons"] or {}).items() if name == CARRIER},
     )
 
 
@@ -120,6 +125,7 @@ def columns(known: Known) -> dict[str, Any]:
     values["escalation_reason"] = _escalation_reason(escalation)
     values["slots"] = _slots(known)
     reasons = {name: why for name, why in known.review_reasons.items() if name not in known.said} if stands else {}
+    reasons |= known.of_the_carrier
     values["review_reasons"] = reasons or None
     values["needs_review"] = bool(reasons) and not _reviewed(known)
     values["analyzer"] = known.reading["analyzer"] if known.reading is not None else None
@@ -140,8 +146,10 @@ def judged(known: Known, refs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _reviewed(known: Known) -> bool:
-    """Whether a person has looked at the row since its reading was applied."""
-    return known.reviewed_at is not None and known.applied_at is not None and known.reviewed_at >= known.applied_at
+    """Whether a person has looked at the row since its reading was applied; or at all, if it was never read."""
+    if known.reviewed_at is None or known.reading is None:
+        return known.reviewed_at is not None
+    return known.applied_at is not None and known.reviewed_at >= known.applied_at
 
 
 def _escalation_reason(judgement: Row | None) -> str | None:

@@ -19,10 +19,9 @@ from app.store.after_tables import reconciliations
 from app.store.engine import Database
 from app.store.facts import NewCall, memory_columns, newborn_columns, utc_now
 from app.store.identity import new_call_id
+from app.store.projection import CARRIER
 from app.store.tables import Channel, RowState, call_events, calls
 
-CARRIER = "carrier"
-"""The name under which `calls.review_reasons` keeps what the comparison found, beside the names of fields."""
 UNKNOWN_TO_CARRIER = "unknown_to_carrier"
 
 CARRIER_COLUMNS = ("carrier_status", "carrier_duration_s", "carrier_price", "carrier_price_unit")

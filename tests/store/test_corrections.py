@@ -7,6 +7,7 @@ import pytest
 from app.store.audit import AuditLog
 from app.store.engine import Database
 from app.store.judgements import Judgements
+from app.store.reconciling import Reconciling
 from tests.store.afterwards import NUMBER, finished, reading, settled, tell_crm
 
 
@@ -152,3 +153,16 @@ async def test_a_field_that_is_none_and_a_batch_that_is_no_rescoring_are_refused
         await judgements.correct(call_id, "outcome", "failed", by="ann")
     with pytest.raises(ValueError, match="no rescoring"):
         await judgements.withdraw("call", by="ann")
+
+
+async def test_what_the_carriers_books_say_outlives_a_reading_and_a_correction(judgements, database, clock, row):
+    call_id = await finished(database, clock)
+    assert await Reconciling(database, clock=clock).flag(call_id)
+    await settled(judgements, call_id)
+    assert await judgements.correct(call_id, "intent", "support", by="ann")
+    found = await row(call_id)
+    assert (found["review_reasons"]["carrier"], found["needs_review"]) == ("unknown_to_carrier", True)
+    clock.pass_(seconds=1)
+    assert await judgements.reviewed(call_id, by="ann")
+    assert not (await row(call_id))["needs_review"]
+    assert not await Reconciling(database, clock=clock).flag(call_id)
