@@ -21,7 +21,9 @@
     if (panel && scrolls()) {
       const middle = element.offsetTop - (panel.clientHeight - element.offsetHeight) / 2;
       panel.scrollTo({ top: middle, behavior });
-      if (panel.getBoundingClientRect().top > innerHeight / 2) panel.scrollIntoView({ block: "end", behavior });
+      const box = panel.getBoundingClientRect();
+      const hidden = Math.min(box.bottom - innerHeight + 16, box.top - 64); // as much of it as there is room for
+      if (hidden > 0) scrollBy({ top: hidden, behavior });
     } else element.scrollIntoView({ block: "center", behavior });
     element.focus({ preventScroll: true });
   };
@@ -55,11 +57,13 @@
   });
 
   // What somebody has opened stays open when the page looks again.
-  document.addEventListener("htmx:before:morph:attr", (event) => {
-    const { attrName, newValue } = event.detail;
-    if (attrName === "open" && newValue === null && event.target.matches("#call details")) event.preventDefault();
-    if (attrName === "class" && event.target.classList.contains("found")) event.preventDefault();
-    if (attrName === "hidden" && event.target.matches(".copy, .only-script")) event.preventDefault();
+  window.htmx?.registerExtension("call-page", {
+    htmx_before_morph_attr: (element, { attrName, newValue }) => {
+      const opened = attrName === "open" && newValue === null && element.matches("#call details");
+      const found = attrName === "class" && element.classList.contains("found");
+      const revealed = attrName === "hidden" && element.matches(".copy, .only-script");
+      return !(opened || found || revealed);
+    },
   });
   let corrected = null;
   let atEnd = false;
@@ -88,7 +92,7 @@
 
   // A form that opens is there to be written in.
   document.addEventListener("toggle", (event) => {
-    if (event.target.matches?.("details.correct") && event.target.open && event.target.dataset.by !== "server") {
+    if (event.target.matches?.("details.correct") && event.target.open) {
       const first = event.target.querySelector("[name=value]");
       first?.focus();
       if (first?.select && first.tagName === "INPUT") first.select();
