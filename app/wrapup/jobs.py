@@ -54,6 +54,7 @@ MOST_DEATHS = 10
 FORGET_AT_ONCE = 500
 CODE = re.compile(r"[A-Za-z0-9_.:+ -]{0,40}")
 ENDED = ("SUCCESS", "ERROR", "CANCELLED")
+DIED_TOO_OFTEN = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 type Said = Mapping[str, Any]
 """What a first step says to the second."""
@@ -286,7 +287,7 @@ class Jobs:
         count = 0
         while True:
             old = await DBOS.list_workflows_async(
-                status=list(ENDED),
+                status=[*ENDED, DIED_TOO_OFTEN],
                 completed_before=ended_before.isoformat(),
                 limit=FORGET_AT_ONCE,
                 load_input=False,
@@ -336,7 +337,7 @@ def plain(said: Said) -> dict[str, Any]:
 
 
 def _state(status: str) -> State:
-    if status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+    if status == DIED_TOO_OFTEN:
         return State.LOST
     return State.ENDED if status in ENDED else State.UNDER_WAY
 

@@ -90,7 +90,8 @@ class Count:
     """Because the receiver had said 500, or nothing."""
     sent_again_by_kill: int = 0
     """All others: sent, and killed before it was written down."""
-    engine_unended: int = 0
+    left_in_the_engine: dict[str, int] = field(default_factory=dict)
+    """Jobs that have not ended well, by their state."""
     seconds: float = 0.0
     exit_codes: list[int] = field(default_factory=list)
 
@@ -278,8 +279,8 @@ async def _look(database: Database, plan: Plan, count: Count) -> None:
     engine = sa.create_engine(engine_url(plan.url))
     schema = "" if database.embedded else "dbos."
     with engine.connect() as connection:
-        query = f"SELECT count(*) FROM {schema}workflow_status WHERE status <> 'SUCCESS'"
-        count.engine_unended = int(connection.execute(sa.text(query)).scalar_one())
+        query = f"SELECT status, count(*) FROM {schema}workflow_status WHERE status <> 'SUCCESS' GROUP BY status"
+        count.left_in_the_engine = {status: number for status, number in connection.execute(sa.text(query))}
         if database.embedded:
             assert connection.execute(sa.text("PRAGMA integrity_check")).scalar() == "ok"
     engine.dispose()
@@ -339,7 +340,7 @@ def lines(kind: str, count: Count) -> Sequence[str]:
         f"messages                {count.messages:,}, on the wire {count.on_the_wire:,}",
         f"  again, refused        {count.sent_again_by_refusal:,}",
         f"  again, killed         {count.sent_again_by_kill:,}",
-        f"jobs left in the engine {count.engine_unended:,}",
+        f"jobs left in the engine {count.left_in_the_engine or 'none'}",
         f"seconds                 {count.seconds:,}",
     )
 

@@ -282,6 +282,28 @@ async def test_what_has_ended_is_forgotten_and_what_is_under_way_is_not(database
         await eventually(lambda: not paper.waiting())
 
 
+async def test_a_job_under_which_its_process_died_too_often_is_a_fault_of_its_attempt_and_is_forgotten_like_others(
+    sqlite_url: str, paper: Paper
+):
+    async def asked(of: str) -> dict[str, Any]:
+        await asyncio.sleep(3_600)
+        raise AssertionError
+
+    paper.put("read", "a")
+    async with at_work(sqlite_url, faulty_work(paper, first=asked)):
+        await eventually(lambda: paper.lines("asked"))
+    engine = sa.create_engine(engine_url(sqlite_url))
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE workflow_status SET recovery_attempts = 50"))
+    engine.dispose()
+    async with at_work(sqlite_url, faulty_work(paper, first=asked)) as jobs:
+        await eventually(lambda: not paper.waiting())
+        assert await jobs.states([Job(Kind.READ, "a", 1)]) == {Job(Kind.READ, "a", 1): State.LOST}
+        assert await jobs.forget(utc_now() + timedelta(days=1)) == 1
+    assert len(paper.lines("asked")) == 1
+    assert [line["verdict"]["fault"] for line in paper.lines("settled")] == ["ProcessLost"]
+
+
 async def test_the_comparison_with_the_carrier_is_made_once_in_a_period_however_many_ask_for_it(sqlite_url: str, paper: Paper):
     async def reconcile() -> None:
         paper.wrote("reconciled", "all")
