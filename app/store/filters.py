@@ -79,9 +79,14 @@ class Asked:
 
 async def ask(connection: AsyncConnection, database: Database, filters: Filters, *, by_time: bool = True) -> Asked:
     """The filters as conditions; what a text has to do with it depends on the order that is wanted (`search.matching`)."""
-    where = conditions(database, filters)
+    if not database.embedded:
+        # A plan for any word and any filter (PostgreSQL makes one after some times) is a bad one for nearly each.
+        await connection.execute(sa.text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    where = conditions(filters)
     if filters.number is not None:
-        where.append(await _has_number(connection, database, filters.number))
+        where.append(await _has_number(connection, database, database.blind_index(filters.number)))
+    if filters.number_index is not None:
+        where.append(await _has_number(connection, database, filters.number_index))
     if filters.tool is not None or filters.tool_status:
         where.append(await _has_errand(connection, filters))
     if filters.text is None or not filters.text.strip():
@@ -90,7 +95,7 @@ async def ask(connection: AsyncConnection, database: Database, filters: Filters,
     return Asked(where=[*where, *found.where], started_at=found.started_at, call_id=found.call_id)
 
 
-def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bool]]:
+def conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     """What the filters ask of the columns of `calls`."""
     asked = [among(calls.c[name], getattr(filters, name)) for name in AMONG if getattr(filters, name)]
     if filters.since is not None:
@@ -109,10 +114,6 @@ def conditions(database: Database, filters: Filters) -> list[sa.ColumnElement[bo
             asked.append(calls.c[flag].is_(sa.true()) if wanted else calls.c[flag].is_(sa.false()))
     if filters.barged_in is not None:
         asked.append(calls.c.barge_ins > 0 if filters.barged_in else calls.c.barge_ins == 0)
-    if filters.number is not None:
-        asked.append(_of_number(database.blind_index(filters.number)))
-    if filters.number_index is not None:
-        asked.append(_of_number(filters.number_index))
     if filters.call_ids:
         asked.append(calls.c.call_id.in_(filters.call_ids))
     return asked
@@ -129,24 +130,17 @@ def among(column: sa.ColumnElement[Any], wanted: Words) -> sa.ColumnElement[bool
     return one | column.is_(None) if None in wanted else one
 
 
-def _of_number(index: str | None) -> sa.ColumnElement[bool]:
-    # nothing else is an index, and PostgreSQL takes no NUL (rule 1)
-    known = index is not None and re.fullmatch("[0-9a-f]{32}", index) is not None
-    return (calls.c.from_index == index) | (calls.c.to_index == index) if known else sa.false()
-
-
-async def _has_number(connection: AsyncConnection, database: Database, number: str) -> sa.ColumnElement[bool]:
+async def _has_number(connection: AsyncConnection, database: Database, index: str | None) -> sa.ColumnElement[bool]:
     """Whether it is one of the call's numbers. One that is in very many calls (the house's own) is compared call by call."""
-    index = database.blind_index(number)
-    if index is None:
+    if index is None or re.fullmatch("[0-9a-f]{32}", index) is None:  # nothing else is an index (rule 1)
         return sa.false()
-    either = (calls.c.from_index == index) | (calls.c.to_index == index)
+    columns = (calls.c.from_index, calls.c.to_index)
     if not database.embedded:  # PostgreSQL knows which numbers are frequent
-        return either
-    by_caller, by_called = (sa.select(calls.c.call_id).where(column == index) for column in (calls.c.from_index, calls.c.to_index))
-    if await search.at_most(connection, by_caller) and await search.at_most(connection, by_called):
-        return either
-    return (sa.literal_column("+calls.from_index", sa.String) == index) | (sa.literal_column("+calls.to_index", sa.String) == index)
+        return sa.or_(*(column == index for column in columns))
+    few = [await search.at_most(connection, sa.select(calls.c.call_id).where(column == index)) for column in columns]
+    if not all(few):  # a column with a sign before it is looked up in no index
+        columns = tuple(sa.literal_column(f"+calls.{column.name}", sa.String) for column in columns)  # type: ignore[assignment]
+    return sa.or_(*(column == index for column in columns))
 
 
 async def _has_errand(connection: AsyncConnection, filters: Filters) -> sa.ColumnElement[bool]:

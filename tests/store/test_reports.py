@@ -219,6 +219,22 @@ async def test_tools_are_counted_by_what_became_of_them(database, made):
     assert Tool(name="x", done=0, failed=0, refused=3, unknown=0, open=0).success is None
 
 
+async def test_an_errand_counts_for_the_day_of_its_call_and_not_for_its_own(database, made):
+    start, end = NOON - timedelta(days=2), NOON
+    long, soon = timedelta(minutes=55), timedelta(seconds=5)
+    begun = {start - soon: "before", start: "first", start + timedelta(days=1): "midst", end - soon: "last", end: "after"}
+    for moment, name in begun.items():
+        (call,) = await put(database, row(database, moment))
+        await errand(database, call, name, "done", moment)
+        await errand(database, call, name, "failed", moment + long)
+    for window in (Filters(since=start, until=end), Filters(since=start, until=end, agent=("front-desk",))):
+        assert [(tool.name, tool.done, tool.failed) for tool in await made.tools(window)] == [
+            *(("first", 1, 1), ("last", 1, 1), ("midst", 1, 1)),
+        ]
+    assert [tool.name for tool in await made.tools(Filters(since=end - soon, until=end))] == ["last"]
+    assert len(await made.tools(Filters())) == len(begun)
+
+
 async def test_every_report_is_of_the_calls_that_the_filters_leave(database, made):
     """Each filter, on its own and with a text: what a report counts is what the list has."""
     dice = random.Random(3)
@@ -235,9 +251,9 @@ async def test_every_report_is_of_the_calls_that_the_filters_leave(database, mad
         for _ in range(60)
     ]
     ids = await put(database, *rows)
-    for name in ids:
+    for name, begun in zip(ids, (one["started_at"] for one in rows), strict=True):
         await wait(database, name, 700)
-        await errand(database, name, "find_customer", "done", NOON)
+        await errand(database, name, "find_customer", "done", begun)
         async with database.write() as connection:
             await index_call(connection, name, ["garden" if dice.random() < 0.5 else "roof"])
     window = {"since": NOON - timedelta(hours=300), "until": NOON}

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from app.store import search
 from app.store.engine import Database
-from app.store.filters import Filters
+from app.store.filters import Filters, ask
 from app.store.listing import Listing, Sort, SortBy
 from app.store.search import index_again, index_call, words
 from app.store.tables import calls, search_tokens
@@ -216,3 +216,17 @@ async def test_a_long_talk_is_indexed_whole(database):
     (call,) = await put(database, row(database))
     await index(database, call, " ".join(f"word{number}" for number in range(5_000)))
     assert await found(database, "word4999 word0") == [call]
+
+
+async def test_every_question_gets_a_plan_of_its_own_and_none_is_compiled(postgres_url):
+    """A plan for any word is a bad one for nearly each: three words in a million calls took minutes by it, from the tenth time on."""
+    database = Database(postgres_url)
+    async with database.read() as connection:
+        await ask(connection, database, Filters(text="garden"))
+        said = {name: (await connection.execute(sa.text(f"SHOW {name}"))).scalar_one() for name in ("plan_cache_mode", "jit")}
+    assert said == {"plan_cache_mode": "force_custom_plan", "jit": "off"}
+    async with database.read() as connection:
+        assert (await connection.execute(sa.text("SHOW plan_cache_mode"))).scalar_one() == "auto", (
+            "what is written goes by the usual"
+        )
+    await database.close()
