@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 import phonenumbers
@@ -81,7 +82,7 @@ class CallList:
             return visit.redirect(saved.opening(desktop.default.id, desktop.default.query).address)
         if (index := self._index_of(question.words)) is not None:
             return visit.redirect(Question(number=index).address)
-        if given and sorted(given) != sorted(_pairs(question)):
+        if given and sorted(given) != sorted(parse_qsl(urlsplit(question.address).query)):
             return visit.redirect(question.address)  # one address for one question
         now = self.now()
         filters, on_top = question.filters(now, self.zone), is_newest_page(question)
@@ -198,11 +199,6 @@ class CallList:
 def is_newest_page(question: Question) -> bool:
     """Whether the calls in progress stand on top (rule 3)."""
     return question.sort == NEWEST and question.cursor is None and set(question.asked) <= {"agent"}
-
-
-def _pairs(question: Question) -> list[tuple[str, str]]:
-    beside = {"view": question.view, "at": question.cursor}
-    return [*question.pairs(), *((name, value) for name, value in beside.items() if value is not None)]
 
 
 async def _nothing() -> list[dict[str, Any]]:

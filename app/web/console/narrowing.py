@@ -34,9 +34,9 @@ MAY_BE_UNKNOWN = ("outcome", "disposition", "intent", "sentiment", "urgency", "e
 SHOWN_FIRST = ("agent", "outcome", "disposition", "intent", "sentiment", "urgency")
 SHOWN_LATER = ("end_reason", "tool_status", "analysis")
 FLAG_WORDS = {
-    "review": ("To review", "Needs no review"),
+    "review": ("To review", "Nothing to review"),
     "escalated": ("Escalated", "Not escalated"),
-    "barged": ("Caller interrupted", "Caller never interrupted"),
+    "barged": ("Interrupted", "Never interrupted"),
 }
 RANGE_WORDS = {"score": ("Lead score", ""), "duration": ("Duration", " s"), "latency": ("Latency", " ms")}
 

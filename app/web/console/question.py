@@ -129,10 +129,14 @@ class Question:
 
     @property
     def address(self) -> str:
-        """The list itself, with its place and its view; never without any parameter, as it then begins with one's own choice."""
-        beside = [("view", self.view)] if self.view else []
-        beside += [("at", self.cursor)] if self.cursor else []
-        return f"{LIST}?{urlencode([*self.pairs(), *beside] or [('view', ALL)])}"
+        """The list itself, with its place and its view. Where nothing is asked it is that of all calls, whatever view it began as;
+        without any parameter it would begin with one's own choice.
+        """
+        pairs = self.pairs()
+        view = self.view if pairs else ALL
+        pairs += [("view", view)] if view else []
+        pairs += [("at", self.cursor)] if self.cursor else []
+        return f"{LIST}?{urlencode(pairs)}"
 
     def but(self, **other: Any) -> "Question":
         """Another question, at its first page."""
