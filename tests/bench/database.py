@@ -238,15 +238,15 @@ async def measure(url: str, rows: int, times: int = TIMES) -> list[Answer]:
     try:
         await cpu.find()
         async for question in Questions(database, rows).all():
-            times, spent = [], []
+            took, spent = [], []
             for _ in range(times):
                 sent.clear()
                 began, before = time.perf_counter(), cpu.spent()
                 answer = await question.ask()
-                times.append(time.perf_counter() - began)
+                took.append(time.perf_counter() - began)
                 spent.append((cpu.spent() or 0) - (before or 0))
             used = None if cpu.spent() is None else statistics.median(spent)
-            made = Answer(question, statistics.median(times) * 1_000, used, _size(answer), list(sent))
+            made = Answer(question, statistics.median(took) * 1_000, used, _size(answer), list(sent))
             await _explain(database, made)
             answers.append(made)
     finally:

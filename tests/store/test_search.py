@@ -219,7 +219,7 @@ async def test_a_long_talk_is_indexed_whole(database):
 
 
 async def test_every_question_gets_a_plan_of_its_own_and_none_is_compiled(postgres_url):
-    """A plan for any word is a bad one for nearly each: three words in a million calls took minutes by it, from the tenth time on."""
+    """A plan for any word is a bad one for nearly each: by it three words in a million calls took minutes, after ten times."""
     database = Database(postgres_url)
     async with database.read() as connection:
         await ask(connection, database, Filters(text="garden"))
