@@ -8,7 +8,7 @@ from app.store.console_tables import Role
 from tests.browser.browsing import SCHEMES, SIZES
 from tests.call.test_journal import played
 from tests.web.console import story
-from tests.web.console.test_call_page import PAYLOADS
+from tests.web.console.story import PAYLOADS
 
 MOST_BYTES = 100_000
 

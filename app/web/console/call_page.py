@@ -40,7 +40,7 @@ from app.web.console.judged import (
     review_lines,
     slot_views,
 )
-from app.web.console.question import LIST, Question
+from app.web.console.question import LIST, Question, address
 from app.web.console.rows import spaced
 from app.web.console.visit import NotFound, Visit
 from app.web.guard import Policy
@@ -147,6 +147,7 @@ class CallRoom:
         sent = await self.deliveries.list(call_id=call_id) if final else []
         drawn = await asyncio.to_thread(self._drawn, row, said, opened)
         looks_again = _looks_again(row, self.now())
+        number = row["to_number"] if row["direction"] == "outbound" else row["from_number"]
         return drawn | {
             "row": row,
             "live": not final,
@@ -157,7 +158,8 @@ class CallRoom:
             "older": older,
             "deliveries": sent,
             "wrong": wrong,
-            "other_number": spaced(row["to_number"] if row["direction"] == "outbound" else row["from_number"]),
+            "other_number": spaced(number),
+            "number_address": address(number=self.console.database.blind_index(number)) if number else None,
             "may_review": visit.user.role.includes(Role.REVIEWER),
             "may_admin": visit.user.role.includes(Role.ADMIN),
             "look_every": LOOK_EVERY_S.get(looks_again or "", 0),

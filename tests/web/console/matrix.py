@@ -59,7 +59,7 @@ ENTRIES = {
     "POST /console/calls/views/{view_id}/begin": Entry(Policy.OPERATOR),
     "POST /console/calls/views/{view_id}/delete": Entry(Policy.OPERATOR),
     "GET /console/calls/{call_id}": Entry(Policy.OPERATOR),
-    "GET /console/calls/{call_id}/again": Entry(Policy.OPERATOR, unaudited="only with the word of a page of the same session that is"),
+    "GET /console/calls/{call_id}/again": Entry(Policy.OPERATOR, unaudited="with the word of an audited page only"),
     "GET /console/calls/{call_id}/row.json": Entry(Policy.REVIEWER),
     "POST /console/calls/{call_id}/judged/{field}/correct": Entry(Policy.OPERATOR),
     "POST /console/calls/{call_id}/judged/{field}/take-back": Entry(Policy.OPERATOR),

@@ -2,7 +2,9 @@
 that did not, a number read in two ways, a mood that changes, answers in time and late.
 """
 
+import html
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 from app.call.commands import KeepMemory, KeepTool, KeepTurn, KeepUtterance
@@ -21,6 +23,18 @@ SAID = "My fence came down in the storm, and I am rather worried about the dog."
 UNHEARD = "or would you rather have somebody call you back first, so that"
 NOTED_NUMBER, READ_NUMBER = "+15550100001", "+15550100007"
 RUBRIC = "rules, rules-3"
+
+
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)' x='",
+    "{{ 7 * 7 }} {% raw %}",
+    "</textarea></title></svg><svg onload=alert(1)>",
+    "<hx-partial hx-target='body'>gone</hx-partial>",
+    "javascript:alert(1)//&lt;b&gt;",
+)
+"""What callers might say who mean harm to a page."""
 
 
 class Clock:
@@ -258,3 +272,27 @@ async def told(office, *, sid="CA" + "7" * 32, ago_s=600, number=CALLER, **other
 
 def _opened(at):
     return Line(1, at, "opened", {}, None, "")
+
+
+# ---- looking at its page
+
+
+async def page(browser, call_id, query=""):
+    answer = await browser.get(f"/console/calls/{call_id}{query}")
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def part_of(answer, element_id):
+    """The markup from this element on, to the next one of its kind."""
+    found = re.search(rf'<(\w+)[^>]* id="{re.escape(element_id)}".*?</\1>', answer.text, re.DOTALL)
+    assert found, element_id
+    return found[0]
+
+
+def said(markup):
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+
+
+async def lines(office, since=0):
+    return [(actor, action, details) for actor, action, _, details in (await office.audit())[since:]]

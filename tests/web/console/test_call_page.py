@@ -1,7 +1,6 @@
 """The page of one call: what it shows to whom, what is changed from it, and what stands in the audit log of that."""
 
 import html
-import json
 import re
 from dataclasses import replace
 
@@ -10,19 +9,10 @@ import pytest
 from app.call.disposition import Slot
 from app.store.judgements import Judgements
 from app.web.console.conversation import conversation
-from tests.call.test_journal import played
 from tests.web.console import story
 from tests.web.console.office import Office, words
+from tests.web.console.story import PAYLOADS, lines, page, part_of, said
 
-PAYLOADS = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)' x='",
-    "{{ 7 * 7 }} {% raw %}",
-    "</textarea></title></svg><svg onload=alert(1)>",
-    "<hx-partial hx-target='body'>gone</hx-partial>",
-    "javascript:alert(1)//&lt;b&gt;",
-)
 HOOK = {"WEBHOOK_URL": "https://crm.example.com/hook", "WEBHOOK_SECRET": "whsec_" + "A" * 32}
 
 
@@ -32,27 +22,6 @@ async def busy(database):
     made = Office(database, **HOOK)
     yield made
     await made.close()
-
-
-async def page(browser, call_id, query=""):
-    answer = await browser.get(f"/console/calls/{call_id}{query}")
-    assert answer.status_code == 200, answer.text
-    return answer
-
-
-def part_of(answer, element_id):
-    """The markup from this element on, to the next one of its kind."""
-    found = re.search(rf'<(\w+)[^>]* id="{re.escape(element_id)}".*?</\1>', answer.text, re.DOTALL)
-    assert found, element_id
-    return found[0]
-
-
-def said(markup):
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
-
-
-async def lines(office, since=0):
-    return [(actor, action, details) for actor, action, _, details in (await office.audit())[since:]]
 
 
 # ---- what it shows
@@ -497,147 +466,3 @@ async def test_an_admin_sends_a_delivery_again_if_it_is_of_this_call(busy):
 async def _after(browser, path, call_id):
     assert (await browser.post(path)).status_code == 303
     return await page(browser, call_id)
-
-
-# ---- while the call goes on
-
-
-def again(answer):
-    found = re.search(r'hx-get="([^"]+/again\?[^"]+)"', answer.text)
-    return html.unescape(found[1]) if found else None
-
-
-async def test_the_page_of_a_call_in_progress_grows_and_settles(office):
-    call_id, clock = await story.begun(office, ago_s=40)
-    browser = await office.signed_in()
-    answer = await page(browser, call_id, "?state=live")
-    assert "in progress" in words(answer)
-    assert "Linden Gardens, hello!" in words(answer)
-    assert "/correct" not in answer.text
-    look = again(answer)
-    assert (await browser.part(look)).status_code == 204
-    await story.go_on(
-        office, call_id, clock, known=story.memory(slots=(Slot(name="name", value="Maria", utterance="u1", at=12_000),))
-    )
-    answer = await browser.part(look)
-    assert answer.status_code == 200
-    assert story.SAID in words(answer)
-    assert "Maria" in said(part_of(answer, "field-name"))
-    assert (await browser.part(again(answer))).status_code == 204
-    assert len(await lines(office)) == 1  # the page was seen once
-    await story.ended(office, call_id, clock)
-    answer = await browser.part(again(answer))
-    assert "completed" in words(answer)
-    assert again(answer) is not None  # it waits to be read
-    await story.read(office, call_id, clock)
-    answer = await browser.part(again(answer))
-    assert "85 of 100" in words(answer)
-    assert again(answer) is None
-
-
-async def test_a_page_looks_again_only_with_its_own_word(sqlite_office):
-    call_id, _ = await story.begun(sqlite_office, ago_s=40)
-    other, _ = await story.begun(sqlite_office, ago_s=30, sid="CA" + "8" * 32)
-    ann, bob = await sqlite_office.signed_in(name="ann"), await sqlite_office.signed_in(name="bob")
-    look = again(await page(ann, call_id))
-    assert (await ann.part(look)).status_code == 204
-    assert (await bob.part(look)).status_code == 404  # bob has not opened the page, and no line says that he has
-    assert (await ann.part(look.replace(call_id, other))).status_code == 404
-    assert (await ann.part(re.sub("word=[^&]+", "word=x", look))).status_code == 404
-    assert (await ann.part(look.replace("word=", "w="))).status_code == 404
-
-
-async def test_a_call_that_was_never_read_is_not_looked_at_for_ever(sqlite_office):
-    call_id, clock = await story.begun(sqlite_office, ago_s=3_600)
-    await story.ended(sqlite_office, call_id, clock)
-    assert again(await page(await sqlite_office.signed_in(), call_id)) is None
-
-
-async def test_nothing_is_judged_before_the_call_has_ended(sqlite_office):
-    call_id, _ = await story.begun(sqlite_office, ago_s=40)
-    browser = await sqlite_office.signed_in("admin")
-    for path in ("judged/summary/correct", "judged/summary/take-back", "reviewed", "read-again", "deliveries/x/resend"):
-        assert (await browser.post(f"/console/calls/{call_id}/{path}", value="x")).status_code == 400
-    assert await lines(sqlite_office) == []
-
-
-# ---- the journal
-
-
-async def with_journal(office, journal):
-    call_id, clock = await story.begun(office)
-    await story.ended(office, call_id, clock, journal=[(1, line) for line in journal])
-    return call_id
-
-
-async def test_the_journal_is_read_a_page_at_a_time(office):
-    journal = played().journal()
-    call_id = await with_journal(office, journal)
-    browser = await office.signed_in("admin")
-    path, seen, back = f"/console/calls/{call_id}/journal", [], []
-    while path:
-        answer = await browser.get(path)
-        assert answer.status_code == 200
-        seen += re.findall(r'<tr id="line-1\.(\d+)"', answer.text)
-        back.append(path)
-        found = re.search(r'rel="next" href="([^"]+)"', answer.text)
-        path = html.unescape(found[1]) if found else None
-    assert [int(number) for number in seen] == [line.seq for line in journal]
-    assert len(back) == -(-len(journal) // 100)
-    assert len(await lines(office)) == len(back)
-    assert {action for _, action, _ in await lines(office)} == {"call.journal_viewed"}
-    if len(back) > 1:
-        answer = await browser.get(back[1])
-        assert html.unescape(re.search(r'rel="prev" href="([^"]+)"', answer.text)[1]) == back[0]
-    assert "Nothing behind this line" in words(await browser.get(f"{back[0]}?after=9.9"))
-    assert (await browser.get(f"{back[0]}?after=nonsense")).status_code == 200
-
-
-async def test_a_replay_says_that_the_machine_orders_the_same(office):
-    journal = played().journal()
-    call_id = await with_journal(office, journal)
-    browser = await office.signed_in("admin")
-    answer = await browser.post(f"/console/calls/{call_id}/journal/replay")
-    assert f"Stream 1 : the same orders, all {len(journal)} lines" in said(answer.text)
-    assert await lines(office) == [("user:the-admin", "call.replayed", None)]
-
-
-async def test_a_replay_leads_to_the_first_line_that_differs(sqlite_office):
-    journal = played().journal()
-    index = next(index for index, line in enumerate(journal) if line.name == "CallerTurnCommitted")
-    journal[index] = replace(journal[index], commands="deadbeef")
-    call_id = await with_journal(sqlite_office, journal)
-    browser = await sqlite_office.signed_in("admin")
-    answer = await browser.post(f"/console/calls/{call_id}/journal/replay")
-    text = said(answer.text)
-    assert f"1 of {len(journal)} lines differ; the first is line {journal[index].seq} at" in text
-    assert "deadbeef" in text
-    link = html.unescape(re.search(r'the first is <a href="([^"]+)"', answer.text)[1])
-    assert f'<tr id="{link.partition("#")[2]}"' in (await browser.get(link)).text
-
-
-@pytest.mark.parametrize("broken", ["no beginning", "an unknown event", "another shape"])
-async def test_a_journal_that_cannot_be_played_says_why(sqlite_office, broken):
-    journal = played().journal()
-    match broken:
-        case "no beginning":
-            journal = journal[1:]
-        case "an unknown event":
-            journal[3] = replace(journal[3], name="SomethingOfLastYear")
-        case "another shape":
-            journal[0] = replace(journal[0], data={"nothing": 1})
-    call_id = await with_journal(sqlite_office, journal)
-    answer = await (await sqlite_office.signed_in("admin")).post(f"/console/calls/{call_id}/journal/replay")
-    assert answer.status_code == 200
-    assert "stream 1 cannot be replayed: " in said(answer.text)
-
-
-async def test_what_is_private_in_a_journal_is_shown_to_who_may_see_it_and_changed_by_nobody(sqlite_office):
-    journal = played().journal()
-    call_id = await with_journal(sqlite_office, journal)
-    spoken = next(line for line in journal if line.private and "text" in line.private)
-    answer = await (await sqlite_office.signed_in("admin")).get(f"/console/calls/{call_id}/journal")
-    assert html.escape(json.dumps(spoken.private["text"]), quote=False).strip('"') in html.unescape(answer.text)
-    before = await sqlite_office.console.desk.calls.events(call_id)
-    await (await sqlite_office.signed_in("admin")).post(f"/console/calls/{call_id}/journal/replay")
-    assert await sqlite_office.console.desk.calls.events(call_id) == before
