@@ -12,6 +12,7 @@ Rule 4: what is remembered is bounded; calls that go on are forgotten last.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ log = logs.logger("store")
 
 PATIENCE_S = 2.0
 """So long a caller is kept waiting for the database, once."""
+KEEP_WITHIN_S = 1.0
 REMEMBERED = 60
 """Utterances of each call: what another session of the model can make use of."""
 MOST = 5_000
@@ -111,6 +113,7 @@ class Daybook(Calls):
             state = late.newborn(call_id, new, now)
             self._remember(state)
             self._writer.put(call_id, 1, new)
+            await self._kept(call_id)
             log.warning("a call is answered without the database", call_id=call_id)
             return state, True
         self._remember(state)
@@ -168,9 +171,10 @@ class Daybook(Calls):
         said = CarrierSaid(sid=sid, status=status, sequence=sequence, duration_s=duration_s)
         if known is None:
             self._writer.put("", 0, said)
-            return None
-        self._put(known, known.state.epoch, said)
-        return known.state
+        else:
+            self._put(known, known.state.epoch, said)
+        await self._kept("")
+        return None if known is None else known.state
 
     async def finish(
         self,
@@ -195,10 +199,7 @@ class Daybook(Calls):
         )
         known = self._calls.get(call_id)
         current = epoch if epoch is not None else known.state.epoch if known is not None else 0
-        done = await self._do(call_id, current, Finished(filed=filed, fenced=epoch is not None), finishing)
-        if done and self._writer.is_behind(call_id):
-            await self._writer.flush(call_id)
-        return done
+        return await self._do(call_id, current, Finished(filed=filed, fenced=epoch is not None), finishing)
 
     async def history(self, call_id: str) -> list[Utterance]:
         """As `Calls.history`; while the database is away the last of it, as far as it was said here."""
@@ -255,14 +256,14 @@ class Daybook(Calls):
         known = self._calls.get(call_id)
         if known is not None and self._writer.is_behind(call_id):
             making.close()
-            return self._put(known, epoch, change)
+            return self._put(known, epoch, change) and await self._kept(call_id)
         try:
             made = await self._ask(making)
         except StoreUnavailable:
             known = self._calls.get(call_id)
             if known is None:
                 raise
-            return self._put(known, epoch, change)
+            return self._put(known, epoch, change) and await self._kept(call_id)
         if made and known is not None:
             known.becomes(late.after(known.state, epoch, change, self._clock()))
         return made
@@ -272,6 +273,13 @@ class Daybook(Calls):
         if not made and not isinstance(change, CarrierSaid):  # a word of the carrier's is for the row to weigh
             return False
         self._writer.put(known.state.call_id, epoch, change)
+        return True
+
+    async def _kept(self, call_id: str) -> bool:
+        """What was put down is on the disk before anybody is told that it is so, if the disk takes it soon."""
+        with suppress(TimeoutError, StoreUnavailable):
+            async with asyncio.timeout(KEEP_WITHIN_S):
+                await self._writer.flush(call_id)
         return True
 
     # ---- what is known

@@ -132,7 +132,7 @@ class Spool:
         self._own: _File | None = None
         self._found: list[_File] = []
         self._ballast: Path | None = None
-        self._full = self._closed = False
+        self._full = self._closed = self._thread_ended = False
 
     # ---- what the loop may ask at any time
 
@@ -196,9 +196,13 @@ class Spool:
         if not self._closed:
             self._closed = True
             await self._run(self._close)
+            self._thread_ended = True
             self._thread.shutdown(wait=False)
 
     async def _run[T](self, work: Callable[[], T]) -> T:
+        """Raises OSError if it has been closed."""
+        if self._thread_ended:
+            raise OSError("the spool is closed")
         # shielded: a caller may be cancelled, a write to the disk may not be left half done
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
@@ -220,6 +224,8 @@ class Spool:
         return True
 
     def _adopt(self) -> int:
+        if self._closed:
+            return 0
         before = len(self._found)
         mine = {file.path for file in (*self._found, *([self._own] if self._own is not None else ()))}
         try:

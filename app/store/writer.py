@@ -44,6 +44,7 @@ LONGEST_INTERVAL_S = 0.25
 batches, and the journal never takes more than about a twentieth of the time. Measured at 50 calls: 14 % of the service's CPU."""
 PATIENCE_S = 2.0
 """A transaction of the journal that takes longer is taken for an outage: what waits goes to the spool."""
+LOOK_S = 0.2
 ADOPT_EVERY_S = 5.0
 OPEN_WITHIN_S = 5.0
 LATE = (NewCall, *CHANGES)
@@ -180,7 +181,7 @@ class Writer:
         async with self._flushing:
             if self._spool is None:
                 await self._write_what_waits()
-            elif self._spool.holds_own or self._found or not self._may_try:  # rule 3
+            elif self._spool.holds_own or self._found or self.is_away:  # rule 3
                 await self._shelve(self._spool)
             else:
                 try:
@@ -288,19 +289,19 @@ class Writer:
         """
         async with self._flushing:
             portion = await spool.next(LINES_A_TRANSACTION, own=own)
-            if not portion:
+            if portion:
+                try:
+                    await self._try(self._portions.commit(portion.lines, latest(portion.facts)))
+                except BaseException:
+                    await spool.again(own=own)
+                    raise
+            if len(portion) < LINES_A_TRANSACTION:  # and so the last; nothing can have been added meanwhile
                 await spool.committed(own=own)
                 if own:
                     self._shelved.clear()
                 elif not spool.holds_found:
                     self._found.clear()
                 log.info("a spool has been written", own=own)
-                return
-            try:
-                await self._try(self._portions.commit(portion.lines, latest(portion.facts)))
-            except BaseException:
-                await spool.again(own=own)
-                raise
 
     async def _learn(self) -> None:
         """What dead processes knew, while the database cannot be asked."""
@@ -312,41 +313,45 @@ class Writer:
                 told(fact)
 
     async def run(self) -> None:
-        """The loop: gather, flush, again; while the database is away to the spool, and then from it. Ends after `close`."""
+        """Two loops: what happens is written, or kept; what was kept is written when the database is back. Ends after `close`."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._gather())
+            loops.create_task(self._look_after())
+
+    async def _gather(self) -> None:
+        """Gather, flush, again."""
         took_s = 0.0
         while not self._closing.is_set():
-            await self._wait_for_something()
+            await self._something.wait()
             await self._pause(max(self._interval_s, min(LONGEST_INTERVAL_S, took_s * REST)))
             self._something.clear()
             began = time.monotonic()
             try:
                 await self.flush()
-                await self._catch_up()
                 took_s = time.monotonic() - began
             except Exception as fault:
-                if not isinstance(fault, StoreUnavailable):
-                    log.error("a flush failed", fault=type(fault).__name__, at=logs.where(fault))
+                _say_unless_away(fault)
                 await self._pause(max(self._backoff, self._interval_s) if self._spool is None else LONGEST_INTERVAL_S)
 
-    async def _wait_for_something(self) -> None:
-        busy = self.is_away or (self._spool is not None and (self._spool.holds_own or self._spool.holds_found))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_INTERVAL_S if busy else ADOPT_EVERY_S):
-                await self._something.wait()
+    async def _look_after(self) -> None:
+        """See whether the database is back, write from the spools, look for those of the dead."""
+        while not self._closing.is_set():
+            await self._pause(LOOK_S)
+            try:
+                await self._catch_up()
+            except Exception as fault:
+                _say_unless_away(fault)
 
     async def _catch_up(self) -> None:
-        """What there is to do beside what waits: see whether the database is back, write from the spools, look for others'."""
         spool = self._spool
         if spool is not None and time.monotonic() >= self._adopt_at:
             self._adopt_at = time.monotonic() + ADOPT_EVERY_S
             if await spool.adopt():
                 await self._learn()
-        if not self._may_try:
-            return
-        if spool is not None and (spool.holds_own or spool.holds_found):
-            await self._replay(spool, own=not spool.holds_found)  # ours may go on where theirs ended
-        elif self.is_away:
+        if self.is_away and self._may_try:
             await self._try(self._portions.ask())
+        while spool is not None and not self.is_away and not self._closing.is_set() and (spool.holds_own or spool.holds_found):
+            await self._replay(spool, own=not spool.holds_found)  # ours may go on where theirs ended
 
     async def close(self) -> None:
         """Have what waits in the database or in the spool, and let `run` end.
@@ -377,3 +382,9 @@ class Writer:
                 self.dropped_facts += 1
             else:
                 return  # all of it is under way
+
+
+def _say_unless_away(fault: Exception) -> None:
+    """Of an outage the first word is enough, and has been said."""
+    if not isinstance(fault, StoreUnavailable):
+        log.error("a flush failed", fault=type(fault).__name__, at=logs.where(fault))

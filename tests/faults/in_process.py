@@ -1,17 +1,22 @@
-"""The whole service in this process, on real sockets: a model and a telephone that do what the test says, a database to take away.
+"""The whole service on real sockets: a model and a telephone that do what the test says, a database to take away.
 
 The model grants every session and answers every turn with one short sentence of its own; the telephone plays at once what it is
-sent.
+sent. The service is in this process, where its clock and its limits can be set, or, to be killed, in one of its own.
 """
 
 import asyncio
 import base64
 import contextlib
+import hmac
 import json
+import os
 import random
+import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
@@ -38,6 +43,11 @@ FRAME = base64.b64encode(b"\xff" * 160).decode()
 
 
 # ---- the model
+
+
+def pseudonym(number: str) -> str:
+    """What the service calls a caller towards the provider."""
+    return hmac.digest(TOKEN.encode(), b"safety identifier\0" + number.encode(), "sha256").hex()[:32]
 
 
 class Session:
@@ -114,6 +124,7 @@ class Model:
         self.sessions: list[Session] = []
         self.tool: tuple[str, str] | None = None
         self.words = self.heard = 0
+        self._by_caller: dict[str, Session] = {}
 
     def next_word(self) -> int:
         self.words += 1
@@ -122,7 +133,14 @@ class Model:
     async def handle(self, connection: ServerConnection) -> None:
         session = Session(self, connection)
         self.sessions.append(session)
+        self._by_caller[connection.request.headers.get("OpenAI-Safety-Identifier", "")] = session
         await session.run()
+
+    async def of(self, phone: "Phone") -> Session:
+        """The caller's session, once it is configured."""
+        name = pseudonym(phone.number)
+        await until(lambda: phone.lost or (name in self._by_caller and self._by_caller[name].received))
+        return self._by_caller[name]
 
 
 # ---- the telephone
@@ -136,6 +154,7 @@ class Phone:
         self.socket: ClientConnection | None = None
         self.status, self.streams, self.marks, self.cleared, self.heard = "ringing", 0, 0, 0, 0
         self.said: list[str] = []
+        self.document: ElementTree.Element | None = None
         self._reading: asyncio.Task[None] | None = None
 
     async def post(self, path: str, **fields: str) -> httpx2.Response:
@@ -155,16 +174,40 @@ class Phone:
     async def follow(self, answer: httpx2.Response) -> ElementTree.Element:
         """Do what a document says."""
         assert answer.status_code == 200, answer.status_code
-        root = ElementTree.fromstring(answer.content)
+        root = self.document = ElementTree.fromstring(answer.content)
         self.said += [say.text or "" for say in root.iter("Say")]
         if (stream := root.find("./Connect/Stream")) is not None:
             self.status = "in-progress"
             await self.opens(stream.attrib["url"], {it.attrib["name"]: it.attrib["value"] for it in stream.findall("Parameter")})
         return root
 
+    @property
+    def lost(self) -> bool:
+        """The stream is over, and not because the caller hung up."""
+        return self.status == "in-progress" and self._reading is not None and self._reading.done()
+
+    async def goes_on(self) -> None:
+        """The stream is over: ask what follows, as the carrier does, until there is another stream or the end.
+
+        Raises:
+            AssertionError: there is none within a minute, or the service ends the call.
+        """
+        async with asyncio.timeout(SOON):
+            while self.lost:
+                assert self.document is not None
+                action = self.document.find("./Connect[@action]")
+                url = action.attrib["action"] if action is not None else self.document.findtext("./Redirect")
+                assert url is not None, [verb.tag for verb in self.document]
+                try:
+                    await self.follow(await self.post(url.removeprefix(self.service.url)))
+                except httpx2.TransportError:  # nobody is listening just now; the carrier tries again
+                    await asyncio.sleep(0.2)
+                if self.lost:
+                    await asyncio.sleep(0.3)
+
     async def opens(self, url: str, parameters: dict[str, str], *, account: str = ACCOUNT, sid: str | None = None) -> None:
         """A media socket, up to its `start`."""
-        self.streams += 1
+        self.streams, self.marks = self.streams + 1, 0
         stream = f"MZ{self.streams:032d}"
         self.socket = await connect(url, additional_headers={"x-twilio-signature": sign(url, ())}, proxy=None)
         await self.socket.send(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"}))
@@ -198,8 +241,8 @@ class Phone:
             await self.socket.send(json.dumps({"event": "media", "sequenceNumber": "2", "media": media}))
 
     async def heard_out(self, session: Session, answers: int) -> None:
-        """So many answers of the model have been given and played."""
-        await until(lambda: session.answered >= answers and self.marks >= MARKS_AN_ANSWER * answers)
+        """So many answers of the model have been given in this session and played; or the stream was lost."""
+        await until(lambda: self.lost or (session.answered >= answers and self.marks >= MARKS_AN_ANSWER * answers))
 
     async def closed(self) -> None:
         """The service has closed the stream."""
@@ -221,8 +264,10 @@ class Phone:
 class Service:
     """Where to knock, and what is inside."""
 
-    def __init__(self, url: str, model: Model, settings: Settings) -> None:
-        self.url, self.model, self.settings = url, model, settings
+    def __init__(self, url: str, model: Model) -> None:
+        self.url, self.model = url, model
+        self.pid: int | None = None
+        """Of the supervisor, where the service is a process of its own."""
         self.client = httpx2.AsyncClient(base_url=url, timeout=SOON, trust_env=False)
 
     async def post(self, path: str, **fields: str) -> httpx2.Response:
@@ -234,6 +279,22 @@ class Service:
             "x-twilio-signature": sign(f"{self.url}/twilio/{path}", form.items()),
         }
         return await self.client.post(f"/twilio/{path}", content=urlencode(form), headers=headers)
+
+    async def answers(self) -> None:
+        """Somebody is there."""
+        async with asyncio.timeout(SOON):
+            while True:
+                with contextlib.suppress(httpx2.TransportError):
+                    if (await self.client.get("/health/live")).status_code == 200:
+                        return
+                await asyncio.sleep(0.05)
+
+    def kill(self) -> int:
+        """Kill the worker, as nothing that it could take note of; its supervisor lives."""
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        workers = [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(workers[-1], signal.SIGKILL)
+        return workers[-1]
 
     async def call(self, number: int = 1, **more: str) -> tuple[Phone, Session]:
         """A call whose stream has come and whose session is there."""
@@ -251,51 +312,86 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(database_url: str, folder: Any, *, seed: int = 1, **env: str) -> AsyncIterator[Service]:
-    """The service over this database, with a model of its own; closed in order at the end."""
+async def service(database_url: str, folder: Path, *, seed: int = 1, process: bool = False, **env: str) -> AsyncIterator[Service]:
+    """The service over this database, with a model of its own; closed in order at the end. `process`: in one of its own."""
     model = Model(seed)
     listening = socket.create_server(("127.0.0.1", 0), backlog=2_048)
     port = listening.getsockname()[1]
     async with serve(model.handle, "127.0.0.1", 0, ping_interval=None, close_timeout=0.2) as provider:
-        settings = Settings.from_env(
-            {
-                "PUBLIC_URL": f"http://127.0.0.1:{port}",
-                "TWILIO_ACCOUNT_SID": ACCOUNT,
-                "TWILIO_AUTH_TOKEN": TOKEN,
-                "OPENAI_API_KEY": "sk-x",
-                "OPENAI_BASE_URL": f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/v1",
-                "AUDIO_PATH": "passthrough",
-                "DATABASE_URL": database_url,
-                "SPOOL_DIR": str(folder / "spool"),
-                "LINES_DIR": str(folder / "lines"),
-                "CALLS_A_MINUTE_PER_CALLER": "0",
-                "MAX_LOOP_LAG_MS": "10000",
-                **env,
-            }
+        settings = {
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "PORT": str(port),
+            "TWILIO_ACCOUNT_SID": ACCOUNT,
+            "TWILIO_AUTH_TOKEN": TOKEN,
+            "OPENAI_API_KEY": "sk-x",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/v1",
+            "AUDIO_PATH": "passthrough",
+            "DATABASE_URL": database_url,
+            "SPOOL_DIR": str(folder / "spool"),
+            "LINES_DIR": str(folder / "lines"),
+            "CALLS_A_MINUTE_PER_CALLER": "0",
+            "MAX_LOOP_LAG_MS": "10000",
+            **env,
+        }
+        house = Service(settings["PUBLIC_URL"], model)
+        if process:
+            listening.close()
+            running = _process(settings, folder, house)
+        else:
+            running = _here(settings, listening)
+        async with running:
+            try:
+                yield house
+            finally:
+                await house.client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _here(settings: dict[str, str], listening: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        main.application(Settings.from_env(settings)),
+        http=GuardedHttp,
+        ws=MediaSocket,
+        ws_max_size=65_536,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listening]))
+    await until(lambda: server.started or serving.done())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(SOON):
+            await serving
+
+
+@contextlib.asynccontextmanager
+async def _process(settings: dict[str, str], folder: Path, house: Service) -> AsyncIterator[None]:
+    ours = {name.upper() for name in Settings.model_fields}
+    env = {name: value for name, value in os.environ.items() if name not in ours} | settings
+    with (folder / "service.log").open("ab") as log:
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "app.cli", "serve", "--no-jobs"), env=env, cwd=folder, stdout=log, stderr=log
         )
-        config = uvicorn.Config(
-            main.application(settings),
-            http=GuardedHttp,
-            ws=MediaSocket,
-            ws_max_size=65_536,
-            ws_per_message_deflate=False,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve([listening]))
-        await until(lambda: server.started or serving.done())
-        house = Service(settings.public_url, model, settings)
-        try:
-            yield house
-        finally:
-            await house.client.aclose()
-            server.should_exit = True
-            async with asyncio.timeout(SOON):
-                await serving
+    house.pid = running.pid
+    try:
+        await house.answers()
+        yield
+    finally:
+        if running.returncode is None:
+            running.terminate()
+            try:
+                async with asyncio.timeout(SOON):
+                    await running.wait()
+            except TimeoutError:
+                running.kill()
+                await running.wait()
 
 
 async def until(true: Callable[[], Any]) -> None:
