@@ -93,7 +93,7 @@ async def test_a_value_is_corrected_stands_and_is_taken_back(served, open_tab):
         page = await opened(tab, call_id)
         number = "#field-callback_number"
         await page.click(f"{number} details.correct summary")
-        assert await page.evaluate("document.activeElement.name") == "value"
+        await until(page, "() => document.activeElement.name === 'value'")
         tab.expected = {422}
         await page.fill(f"{number} [name=value]", "12")
         await page.keyboard.press("Enter")

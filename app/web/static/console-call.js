@@ -91,12 +91,14 @@
   });
 
   // A form that opens is there to be written in.
+  const write = (form) => {
+    const first = form.querySelector("[name=value]");
+    if (form.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")) return;
+    first.focus();
+    if (first.tagName === "INPUT") first.select();
+  };
   document.addEventListener("toggle", (event) => {
-    if (event.target.matches?.("details.correct") && event.target.open) {
-      const first = event.target.querySelector("[name=value]");
-      first?.focus();
-      if (first?.select && first.tagName === "INPUT") first.select();
-    }
+    if (event.target.matches?.("details.correct") && event.target.open) write(event.target);
   }, true);
 
   const step = (by) => {
@@ -113,6 +115,7 @@
     if (!form) return;
     form.open = true;
     form.scrollIntoView({ block: "nearest" });
+    write(form);
   };
 
   document.addEventListener("keydown", (event) => {
