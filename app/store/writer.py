@@ -47,6 +47,8 @@ PATIENCE_S = 2.0
 LOOK_S = 0.2
 ADOPT_EVERY_S = 5.0
 OPEN_WITHIN_S = 5.0
+OPEN_PATIENCE_S = 0.5
+"""Callers of a process that died wait for the one that takes its place: a database that hangs must not keep them waiting long."""
 LATE = (NewCall, *CHANGES)
 
 
@@ -161,6 +163,8 @@ class Writer:
             return
         with suppress(TimeoutError, StoreUnavailable):
             async with asyncio.timeout(OPEN_WITHIN_S):
+                if self._spool.holds_found:
+                    await self._try(self._portions.ask(), OPEN_PATIENCE_S)
                 while self._spool.holds_found and not self.is_away:
                     await self._replay(self._spool, own=False)
         await self._learn()
@@ -223,7 +227,7 @@ class Writer:
     def _may_try(self) -> bool:
         return time.monotonic() >= self._try_at and not self._stuck
 
-    async def _try(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _try(self, work: Coroutine[Any, Any, None], patience_s: float | None = None) -> None:
         """Ask the database for something, and learn from it whether it is there.
 
         Raises:
@@ -231,7 +235,7 @@ class Writer:
         """
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait({task}, timeout=None if self._spool is None else PATIENCE_S)
+            await asyncio.wait({task}, timeout=None if self._spool is None else patience_s or PATIENCE_S)
             if not task.done():
                 self._leave(task)
                 raise StoreUnavailable("write the journal")
@@ -328,7 +332,7 @@ class Writer:
             began = time.monotonic()
             try:
                 await self.flush()
-                took_s = time.monotonic() - began
+                took_s = 0.0 if self.is_away else time.monotonic() - began  # the disk's time is not the processor's
             except Exception as fault:
                 _say_unless_away(fault)
                 await self._pause(max(self._backoff, self._interval_s) if self._spool is None else LONGEST_INTERVAL_S)

@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 
 from app import logs
 from app.call.disposition import EndReason, Intent, Memory
-from app.errors import Fenced
+from app.errors import Fenced, StoreUnavailable
 from app.store import ending
 from app.store.calls import CallState
 from app.twilio.twiml import Twiml
@@ -100,7 +100,11 @@ class Resume:
         if status not in TERMINAL or desk.switchboard.carrier_ended(state.call_id, status):
             return
         desk.switchboard.release(state.call_id)
-        if state.final or await self._is_carried_elsewhere(state):
+        try:
+            if state.final or await self._is_carried_elsewhere(state):
+                return
+        except StoreUnavailable:  # the word itself is kept; nobody can say now who else lives, and the sweep will
+            log.info("the end of a call waits for the database", call_id=state.call_id)
             return
         await self.finish(state, ending.reason_of(state, status, webhook.one("DialCallStatus")))
 

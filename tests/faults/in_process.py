@@ -136,11 +136,11 @@ class Model:
         self._by_caller[connection.request.headers.get("OpenAI-Safety-Identifier", "")] = session
         await session.run()
 
-    async def of(self, phone: "Phone") -> Session:
-        """The caller's session, once it is configured."""
+    async def of(self, phone: "Phone") -> Session | None:
+        """The caller's session, once it is configured; None if the stream was lost before."""
         name = pseudonym(phone.number)
         await until(lambda: phone.lost or (name in self._by_caller and self._by_caller[name].received))
-        return self._by_caller[name]
+        return self._by_caller.get(name)
 
 
 # ---- the telephone
@@ -266,8 +266,8 @@ class Service:
 
     def __init__(self, url: str, model: Model) -> None:
         self.url, self.model = url, model
-        self.pid: int | None = None
-        """Of the supervisor, where the service is a process of its own."""
+        self.log = Path()
+        """The service's, where it is a process of its own."""
         self.client = httpx2.AsyncClient(base_url=url, timeout=SOON, trust_env=False)
 
     async def post(self, path: str, **fields: str) -> httpx2.Response:
@@ -290,11 +290,11 @@ class Service:
                 await asyncio.sleep(0.05)
 
     def kill(self) -> int:
-        """Kill the worker, as nothing that it could take note of; its supervisor lives."""
-        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        workers = [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(workers[-1], signal.SIGKILL)
-        return workers[-1]
+        """Kill the worker that serves; its supervisor lives."""
+        opened = [json.loads(line) for line in self.log.read_text().splitlines() if '"event": "open"' in line]
+        worker = int(opened[-1]["worker"].rsplit("-", 2)[1])
+        os.kill(worker, signal.SIGKILL)
+        return worker
 
     async def call(self, number: int = 1, **more: str) -> tuple[Phone, Session]:
         """A call whose stream has come and whose session is there."""
@@ -374,12 +374,12 @@ async def _here(settings: dict[str, str], listening: socket.socket) -> AsyncIter
 @contextlib.asynccontextmanager
 async def _process(settings: dict[str, str], folder: Path, house: Service) -> AsyncIterator[None]:
     ours = {name.upper() for name in Settings.model_fields}
-    env = {name: value for name, value in os.environ.items() if name not in ours} | settings
-    with (folder / "service.log").open("ab") as log:
+    env = {name: value for name, value in os.environ.items() if name not in ours} | settings | {"LOG_LEVEL": "info"}
+    house.log = folder / "service.log"
+    with house.log.open("ab") as log:
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "app.cli", "serve", "--no-jobs"), env=env, cwd=folder, stdout=log, stderr=log
         )
-    house.pid = running.pid
     try:
         await house.answers()
         yield

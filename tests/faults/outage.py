@@ -40,6 +40,7 @@ class Told:
     phone: Phone
     caller: list[str] = field(default_factory=list)
     turned_away: bool = False
+    at: dict[str, float] = field(default_factory=dict)
     resumed: int = 0
     gaps: list[float] = field(default_factory=list)
 
@@ -64,6 +65,8 @@ async def one_call(house: Service, number: int, dice: random.Random, begin: floa
             told.resumed += 1
             told.gaps.append(time.monotonic() - began)
         session = await house.model.of(phone)
+        if session is None:
+            continue
         answers = max(1, session.answered)
         await phone.heard_out(session, answers)
         await asyncio.sleep(dice.uniform(0.2, 1.0))
@@ -76,6 +79,7 @@ async def one_call(house: Service, number: int, dice: random.Random, begin: floa
             await phone.heard_out(session, answers + 1)
         if not phone.lost:  # what was answered was heard; of what was said into a dying session nobody knows
             told.caller.append(word)
+            told.at[word] = time.monotonic()
     await phone.hangs_up()
     return told
 
@@ -102,7 +106,7 @@ async def run(url: str, folder: Path, administration: str | None, plan: argparse
 
     late: list[float] = []
     async with service(url, folder, seed=plan.seed, process=plan.kill, MAX_CALLS="500") as house:
-        begin = time.monotonic()
+        begin, killed_at = time.monotonic(), None
         calls = []
         for number in range(plan.calls):
             starts = dice.uniform(0, before - 1) if number % 2 else dice.uniform(before + 1, before + away - 5)
@@ -114,23 +118,22 @@ async def run(url: str, folder: Path, administration: str | None, plan: argparse
         if plan.kill:
             await asyncio.sleep(away / 2)
             house.kill()
+            killed_at = time.monotonic()
             await asyncio.sleep(away / 2)
         else:
             await asyncio.sleep(away)
         measuring.cancel()
         outage.back()
         told = await asyncio.gather(*calls)
-        result = await books(url, told)
-        if plan.kill and plan.log:
-            print((folder / "service.log").read_text(), file=sys.stderr)
+        result = await books(url, told, killed_at)
     result |= {"calls": plan.calls, "away_s": away, "seed": plan.seed, "killed": plan.kill}
     result["loop_lag_ms_during_outage"] = {"p50": rank(late, 0.5), "p99": rank(late, 0.99), "max": rank(late, 1.0)}
     result["spool_files_left"] = [path.name for path in (folder / "spool").glob("*")]
     return result
 
 
-async def books(url: str, told: list[Told]) -> dict[str, Any]:
-    """The rows, against what was said."""
+async def books(url: str, told: list[Told], killed_at: float | None) -> dict[str, Any]:
+    """The rows, against what was said. Of a word that was lost to a kill: how many ms before it."""
     database = Database(url)
     calls = Calls(database)
     found: dict[str, Any] = {"rows": 0, "final": 0, "words_said": 0, "words_lost": 0, "lines": 0, "gaps_in_journals": 0}
@@ -143,7 +146,7 @@ async def books(url: str, told: list[Told]) -> dict[str, Any]:
             row = await calls.row(one.phone.sid)
         found["words_said"] += len(one.caller)
         if row is None:
-            lost += one.caller
+            lost += [(word, None) for word in one.caller]
             continue
         found["rows"] += 1
         found["final"] += row["state"] == "final"
@@ -152,7 +155,9 @@ async def books(url: str, told: list[Told]) -> dict[str, Any]:
                 {name: row[name] for name in ("call_id", "epoch", "claimed_epoch", "next_step", "carrier_status")}
             )
         heard = {said["heard"] for said in row["utterances"]}
-        lost += [word for word in one.caller if word not in heard]
+        lost += [
+            (word, round((killed_at - one.at[word]) * 1_000) if killed_at else None) for word in one.caller if word not in heard
+        ]
         events = await calls.events(row["call_id"])
         found["lines"] += len(events)
         for epoch in {line["epoch"] for line in events}:
@@ -192,6 +197,8 @@ def main() -> None:
         os.environ.setdefault("LOG_LEVEL", "warning")
         print(json.dumps(asyncio.run(run(url, folder, administration, plan))))
     finally:
+        if plan.kill and plan.log:
+            print((folder / "service.log").read_text(), file=sys.stderr)
         stop()
         shutil.rmtree(folder, ignore_errors=True)
 
