@@ -200,18 +200,14 @@ async def _keys(connection: AsyncConnection, asked: Asked, sort: Sort, place: _P
 
 
 def _beyond(column: sa.ColumnElement[Any], name: sa.ColumnElement[str], place: _Place, descending: bool) -> sa.ColumnElement[bool]:
-    here = sa.bindparam(None, place.call_id, type_=name.type)
-    key, there = (
-        (name, here)
-        if place.value is None
-        else (
-            sa.tuple_(column, name),
-            sa.tuple_(sa.bindparam(None, place.value, type_=column.type), here),
-        )
-    )
+    here: sa.ColumnElement[Any] = sa.bindparam(None, place.call_id, type_=name.type)
+    key: sa.ColumnElement[Any] = name
+    if place.value is not None:
+        kind = sa.BigInteger if isinstance(place.value, int) else column.type  # a cursor may hold more than the column does
+        key, here = sa.tuple_(column, name), sa.tuple_(sa.bindparam(None, place.value, type_=kind), here)
     if place.inclusive:
-        return key <= there if descending else key >= there
-    return key < there if descending else key > there
+        return key <= here if descending else key >= here
+    return key < here if descending else key > here
 
 
 async def _rows(connection: AsyncConnection, names: list[str]) -> dict[str, dict[str, Any]]:

@@ -186,6 +186,14 @@ async def test_a_cursor_with_a_name_of_no_call_is_a_place_all_the_same(database,
     assert [found["lead_score"] for found in page.rows] == [9]
 
 
+@pytest.mark.parametrize("value", [-(2**62), -1, 101, 2**31, 2**62])
+async def test_a_cursor_with_a_number_that_no_column_holds_is_a_place_all_the_same(database, listing, value):
+    await put(database, row(database, lead_score=50))
+    forged = json.dumps(["lead_score", False, value, "01M7", True, False]).encode()
+    page = await listing.page(Filters(), Sort(SortBy.LEAD_SCORE, False), base64.urlsafe_b64encode(forged).decode())
+    assert len(page.rows) == (value < 50)
+
+
 WORDS = {
     "outcome": (Outcome.COMPLETED, Outcome.FAILED),
     "end_reason": (EndReason.AGENT_ENDED, EndReason.SILENCE),
