@@ -7,7 +7,9 @@ Rule 1: what arrives is cut at the borders of its frames. A whole, masked, final
 it may be (a fragment, a ping, a close, a breach of RFC 6455), and everything before a leg is attached, goes to uvicorn, whole.
 Rule 2: order is kept: what waits in uvicorn's queue when a leg attaches is handed on first.
 Rule 3: a text is framed here and written at once (RFC 6455, 5.2); a server's frames bear no mask.
-Rule 4: closing, pings and the handshake are uvicorn's. A server that is not this one has no `EXTENSION`, and the leg uses ASGI.
+Rule 4: closing and the handshake are uvicorn's. A server that is not this one has no `EXTENSION`, and the leg uses ASGI.
+Rule 5: a peer of whom nothing has come since a ping, no pong and no frame, is gone, and its connection is cut: it would take no
+farewell either. Whether the carrier sends frames in silence, and whether it answers pings, need not both be so.
 It leans on names inside uvicorn; `tests/twilio/test_socket.py` holds it against the installed version.
 """
 
@@ -31,9 +33,16 @@ _SHORTEST_FRAME = 6  # two bytes and the mask
 class MediaSocket(WebSocketsSansIOProtocol):
     """One connection."""
 
+    ping_s = 5.0
+    """Between two pings, and from a ping until its peer is gone."""
     _on_text: Callable[[bytes], None] | None = None
     _rest = b""
     _upgraded = False
+    _heard_at = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ping_interval = self.ping_timeout = self.ping_s
 
     # ---- for the leg
 
@@ -92,7 +101,17 @@ class MediaSocket(WebSocketsSansIOProtocol):
         self._on_text = None
         super().handle_close(event)
 
+    def keepalive_timeout(self) -> None:
+        """Rule 5."""
+        if self._heard_at >= self.ping_sent_at:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
         if not self._upgraded:  # uvicorn's HTTP side hands the request's head over, whole and alone
             self._upgraded = True
             super().data_received(data)

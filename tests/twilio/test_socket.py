@@ -204,3 +204,42 @@ async def test_a_leg_that_detaches_is_told_that_the_stream_is_over():
         assert app.ended == {"type": "websocket.disconnect", "code": 1000}
         with pytest.raises(ConnectionClosed):
             await client.recv()
+
+
+@pytest.fixture
+def quick_pings(monkeypatch):
+    monkeypatch.setattr(MediaSocket, "ping_s", 1.0)  # a busy machine may stop for some of it
+
+
+async def test_a_peer_of_whom_nothing_comes_is_cut_although_it_takes_nothing_off_us(quick_pings):
+    app = App()
+    async with served(app) as port, raw(port) as (_, writer):
+        writer.write(frame(b"start"))
+        await app.attached.wait()
+        while app.socket.takes_more:  # as on a line that is dead: what we send piles up
+            app.socket.send_text(b"x" * 60_000)
+        with anyio.fail_after(SOON):
+            await app.over.wait()
+        assert app.ended["type"] == "websocket.disconnect"
+
+
+async def test_a_peer_that_answers_no_ping_and_sends_frames_lives(quick_pings):
+    app = App()
+    async with served(app) as port, raw(port) as (_, writer):
+        writer.write(frame(b"start"))
+        await app.attached.wait()
+        for _ in range(60):
+            writer.write(frame(b"sound"))
+            await asyncio.sleep(0.05)
+        assert len(await app.until(60)) == 60 and app.ended is None
+
+
+async def test_a_peer_that_answers_pings_and_sends_nothing_else_lives(quick_pings):
+    app = App()
+    async with served(app) as port, connect(f"ws://127.0.0.1:{port}/m", ping_interval=None) as client:
+        await client.send("start")
+        await app.attached.wait()
+        await asyncio.sleep(3)
+        assert app.ended is None
+        await client.send("still here")
+        assert await app.until(1) == [b"still here"]
