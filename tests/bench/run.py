@@ -193,7 +193,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         return values
 
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="scripts/bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="scripts/bench --database asks a database with a million calls instead; see scripts/bench --database --help",
     )
     parser.add_argument("--calls", type=numbers, default=[10, 50, 100], help="simultaneous calls, default 10,50,100")
     parser.add_argument("--seconds", type=float, default=30.0, help="measured seconds of each target at each load, default 30")

@@ -33,6 +33,13 @@ def test_every_migration_leaves_big_tables_to_those_who_write_them(postgres):
         postgres.drop(name)
 
 
+def test_tables_that_reports_read_by_their_indexes_are_vacuumed_before_a_fifth_of_them_has_changed(postgres_url):
+    with psycopg.connect(postgres_url) as connection:
+        said = dict(connection.execute("SELECT relname, reloptions::text FROM pg_class WHERE reloptions IS NOT NULL").fetchall())
+    assert {"calls", "tool_invocations", "search_tokens"} <= said.keys()
+    assert all("scale_factor=0.02" in said[table] for table in ("calls", "tool_invocations", "search_tokens"))
+
+
 @pytest.fixture(scope="module")
 def filled(postgres):
     """A database of today's shape, with rows in every table."""
