@@ -57,8 +57,22 @@ async def rehearsal() -> int:
         for line in verdict(report):
             click.echo(line)
         click.echo(f"serving on {here.settings.public_url}; stop with Ctrl-C")
+        click.echo(await console_line(here.settings))
         click.echo(f"another call, in another terminal: .venv/bin/callrow rehearse SCENE   ({', '.join(scenes.shipped())})")
         click.echo("to go live, put the keys into .env: see .env.example and the README")
         await here.service.wait()
     click.echo("the service ended by itself; stopped", err=True)
     return 1
+
+
+async def console_line(settings: Settings) -> str:
+    """Where the console is, and who may sign in: an account made for trying it, unless there are accounts already."""
+    from app.cli.users import DEMO, demo_user
+    from app.store.users import Users
+
+    where = f"console     {settings.public_url}/console"
+    async with reading.database(settings) as database:
+        if not database.embedded or any(user.name != DEMO for user in await Users(database).all()):
+            return f"{where}, with your account (callrow user list)"
+        name, word = await demo_user(database)
+    return f"{where}, name {name}, password {word}  (made for this rehearsal)"
