@@ -1,8 +1,8 @@
 """The carrier's callbacks in every order, with every loss: 720 orders of six, times 64 ways to lose some of them.
 
-An order with losses is no more than the order of what is left, and many leave the same: the 46,080 are 1,957 different ones, for each
-of five kinds of call. A sample is played here, all of them by `scripts/fuzz --orders`: past HTTP, the handlers themselves, over the
-real store.
+An order with losses is no more than the order of what is left, and many leave the same: the 46,080 are 1,957 different ones, for
+each of five kinds of call. A sample is played here, all of them by `scripts/fuzz --orders`: past HTTP, the handlers, over the real
+store.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from app.call.disposition import Intent
 from app.web.phone import Phone
 from app.web.resume import LEFT_ALONE
 from app.web.webhook import Webhook
+from tests.web.house import House
 
 CALLBACKS = {
     "ringing": ("status", {"CallStatus": "ringing", "SequenceNumber": "0"}),
