@@ -230,7 +230,10 @@ class Reports:
             measured = sa.select(calls.c.call_id).where(*asked)
             some = measured.limit(SAMPLE + 1).subquery()
             found = int((await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one())
-            sample = measured.order_by(sa.func.substr(calls.c.call_id, RANDOM_FROM)).limit(SAMPLE).cte("sample")
+            drawn: sa.ColumnElement[str] = sa.func.substr(calls.c.call_id, RANDOM_FROM, type_=sa.String)
+            if not self._database.embedded:
+                drawn = drawn.collate("C")  # some languages are sorted ten times as slowly
+            sample = measured.order_by(drawn).limit(SAMPLE).cte("sample")
             histogram = {latency: number for latency, number in await connection.execute(self._turns_of(sample))}
         return Latency(
             sampled=found > SAMPLE,

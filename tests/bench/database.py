@@ -170,10 +170,7 @@ class Questions:
             "number of the house": Filters(number=OURS),
             "twenty call ids": Filters(call_ids=tuple((await self._first_names())[::50])),
             "a tool that failed": Filters(tool="book_appointment", tool_status=("failed",)),
-            "negative complaints with a score from 80": Filters(
-                sentiment=("negative",), intent=("complaint",), lead_score_from=80, needs_review=True
-            ),
-            "the same in a month": replace(
+            "negative complaints with a score from 80, in a month": replace(
                 self._month, sentiment=("negative",), intent=("complaint",), lead_score_from=80, needs_review=True
             ),
         }.items():
@@ -181,6 +178,8 @@ class Questions:
         for by in (SortBy.LEAD_SCORE, SortBy.DURATION_MS):
             yield Question("filter", f"a month, by {by}", self._page(self._month, Sort(by)))
             yield Question("filter", f"needs review, by {by}", self._page(Filters(needs_review=True), Sort(by)))
+        rare = Filters(sentiment=("negative",), intent=("complaint",), lead_score_from=80, needs_review=True)
+        yield Question("filter", "negative complaints with a score from 80", self._page(rare), aim=False)
         yield Question("filter", "an agent gone for ten months", self._page(Filters(agent=(RETIRED,))), aim=False)
         yield Question("filter", "what no call has", self._page(Filters(intent=("nothing",))), aim=False)
 
@@ -430,7 +429,9 @@ def main(argv: list[str] | None = None) -> int:
             )
             aimed = [found for found in answers if found.question.aim]
             slow = [found for found in aimed if found.milliseconds > AIM_MS]
-            print(f"\n{kind}, {rows:,} calls: {len(aimed) - len(slow)} of {len(aimed)} below {AIM_MS:g} ms")
+            print(f"\n{kind}, {rows:,} calls: {len(aimed) - len(slow)} of {len(aimed)} below {AIM_MS:g} ms", end="")
+            dear = [found for found in aimed if found.cpu_ms is None or found.cpu_ms > AIM_MS]
+            print(f"; {len(aimed) - len(dear)} by the processor's time, which a busy machine does not stretch so much")
             late += len(slow) if kind == "postgresql" else 0
     if args.json:
         args.json.write_text(json.dumps(document, indent=1) + "\n")
