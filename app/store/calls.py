@@ -52,6 +52,10 @@ class Calls:
                 same = calls.c.carrier_call_sid == new.carrier_call_sid
             return call_state((await connection.execute(sa.select(*STATE).where(same))).mappings().one()), False
 
+    def age_ms(self, state: CallState) -> int:
+        """How long ago the call was born, in ms; never negative."""
+        return max(0, int((self._clock() - state.started_at).total_seconds() * 1_000))
+
     async def find(self, call_id: str) -> CallState | None:
         """The call of that name."""
         return await self._find(calls.c.call_id == call_id)

@@ -10,6 +10,7 @@ Rule 4: what is remembered is bounded; calls that go on are forgotten last.
 """
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -44,10 +45,10 @@ OVER = timedelta(minutes=2)
 class _Call:
     """What this process knows of a call."""
 
-    __slots__ = ("said", "state")
+    __slots__ = ("born", "said", "state")
 
-    def __init__(self, state: CallState) -> None:
-        self.state = state
+    def __init__(self, state: CallState, born: float) -> None:
+        self.state, self.born = state, born
         self.said: deque[Utterance] = deque(maxlen=REMEMBERED)
 
     def becomes(self, state: CallState | None) -> bool:
@@ -73,6 +74,7 @@ class Daybook(Calls):
 
     Args:
         patience_s: how long the database may take to answer before it is taken to be away.
+        steady: seconds that only ever go forward, whatever becomes of the clock on the wall.
         most: calls remembered at most.
     """
 
@@ -83,11 +85,12 @@ class Daybook(Calls):
         *,
         clock: Callable[[], datetime] = utc_now,
         patience_s: float = PATIENCE_S,
+        steady: Callable[[], float] = time.monotonic,
         most: int = MOST,
     ) -> None:
         super().__init__(database, clock=clock)
         self._writer = writer
-        self._patience_s, self._most = patience_s, most
+        self._patience_s, self._steady, self._most = patience_s, steady, most
         self._calls: OrderedDict[str, _Call] = OrderedDict()
         self._by_sid: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -96,6 +99,11 @@ class Daybook(Calls):
         writer.on_fact.append(self._hear)
 
     # ---- the shelf
+
+    def age_ms(self, state: CallState) -> int:
+        """As `Calls.age_ms`; of a call that was known here before the clock on the wall was set, as if it had not been."""
+        known = self._calls.get(state.call_id)
+        return super().age_ms(state) if known is None else max(0, round((self._steady() - known.born) * 1_000))
 
     async def born(self, new: NewCall, call_id: str | None = None) -> tuple[CallState, bool]:
         """As `Calls.born`. While the database is away the call is named here, and its row is made late."""
@@ -290,7 +298,7 @@ class Daybook(Calls):
     def _remember(self, state: CallState) -> CallState:
         known = self._calls.get(state.call_id)
         if known is None:
-            known = self._calls[state.call_id] = _Call(state)
+            known = self._calls[state.call_id] = _Call(state, self._steady() - super().age_ms(state) / 1_000)
             if state.carrier_call_sid is not None:
                 self._by_sid[state.carrier_call_sid] = state.call_id
             self._forget()

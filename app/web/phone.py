@@ -185,7 +185,9 @@ class Phone:
             return await self._fallback_in_the_dark(webhook)
         if state is None or (state.claimed_epoch == 0 and state.epoch == 1):
             return await self._voice(webhook)
-        return await self._resume.follow(state, state.epoch, webhook)
+        # What failed may have been carried out, with its answer lost: an epoch that is open is not opened again.
+        epoch = state.epoch if state.claimed_epoch == state.epoch else state.epoch - 1
+        return await self._resume.follow(state, epoch, webhook)
 
     async def _fallback_in_the_dark(self, webhook: Webhook) -> bytes:
         """Nobody can say what call this is. One that still rings is answered; about one whose stream is over we are asked again."""
@@ -208,7 +210,7 @@ class Phone:
         if not state.final:
             memory = ending.remembered(state)
             if number:
-                slot = Slot(name="callback_number", value=number, at=max(0, self._desk.clock() - ending.born(state)))
+                slot = Slot(name="callback_number", value=number, at=self._desk.calls.age_ms(state))
                 memory = ending.with_slot(memory, slot)
             await self._resume.finish(state, EndReason.FULL_HOUSE, memory)
         if webhook.status in TERMINAL:

@@ -126,7 +126,7 @@ class Resume:
     async def finish(self, state: CallState, reason: EndReason, memory: Memory | None = None) -> bool:
         """Finish a row, from what is stored or from `memory`. False: somebody else has."""
         settings = self._desk.settings
-        filed = ending.filed(state, reason, self._desk.clock(), memory)
+        filed = ending.filed(state, reason, ending.born(state) + self._desk.calls.age_ms(state), memory)
         done = await self._desk.calls.finish(
             state.call_id,
             filed,

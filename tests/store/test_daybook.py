@@ -395,3 +395,23 @@ async def test_what_is_remembered_is_bounded_and_calls_that_are_over_are_forgott
         await house.calls.born(new_call(f"CA{number}"))
     assert len(house.calls._calls) <= 11
     assert len(house.calls._by_sid) == len(house.calls._calls)
+
+
+# ---- clocks that jump
+
+
+@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+async def test_a_clock_that_is_set_in_the_midst_of_a_call_changes_nothing_of_its_length(house, hours):
+    steady = [100.0]
+    house.calls._steady = lambda: steady[0]
+    state, _ = await house.calls.born(new_call())
+    house.clock.pass_(seconds=3)
+    steady[0] += 3
+    house.clock.pass_(hours=hours)
+    state = await house.calls.find(state.call_id)
+    assert house.calls.age_ms(state) == 3_000
+    assert house.rows.age_ms(state) >= 0
+    await house.calls.claim(state.call_id, 1, worker="w", stream_sid=None)
+    await house.calls.finish(state.call_id, filed(ended_at=house.calls.age_ms(state)), epoch=1, **PRICED)
+    row = await house.rows.row(state.call_id)
+    assert row["duration_ms"] == 3_000 and row["ended_at"] >= row["started_at"]

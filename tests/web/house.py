@@ -81,6 +81,9 @@ class Watched:
     def __init__(self, calls):
         self._calls, self.asked, self.broken = calls, [], None
 
+    def age_ms(self, state):
+        return self._calls.age_ms(state)
+
     def __getattr__(self, name):
         method = getattr(self._calls, name)
 
