@@ -11,7 +11,6 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from app.audio.lines import Lines
@@ -276,7 +275,7 @@ class Switchboard:
             call_id=state.call_id,
             epoch=epoch,
             caller_number=number,
-            born_ago_ms=max(0, int((datetime.now(UTC) - state.started_at).total_seconds() * 1_000)),
+            born_ago_ms=self.calls.age_ms(state),
             caller=leg,
             sessions=session,
             line=line,
