@@ -81,10 +81,10 @@ class Answers(Work):
     def _unheard(self, at: int) -> list[Command]:
         """A response without a sound and without a tool: once more, then in another session. The caller's wait goes on."""
         self._unheard_responses += 1
+        self.asking.owed = self.asking.owed or self.asking.last
         if self._unheard_responses % 2 == 0:
             return self._abandon_session(at)
         waiting, waited = self._timers.get("answer", at + FILLER_MS), self._waited
-        self.asking.owed = self.asking.owed or self.asking.last
         commands = self._speak_if_owed(at)
         if self.asking.asked:
             self._timers["answer"], self._waited = waiting, waited

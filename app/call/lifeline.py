@@ -16,7 +16,7 @@ from app.call.fallback import Fallback
 from app.call.sentences import GO_ON, SAY_AGAIN
 from app.call.talk import FILLER_MS, House, kept
 
-BACKOFF_MS = (250, 500, 1_000, 2_000)
+BACKOFF_MS = (150, 500, 1_000, 2_000)
 """The pauses between tries; the first try is made at once. Each try is bounded by whoever makes it."""
 SPREAD_MS = 50
 MOST_LOSSES, LOSSES_WITHIN_MS = 6, 60_000
@@ -113,7 +113,10 @@ class Lifeline(Fallback):
         if self._goodbye is not None:
             return commands + self._end_without_model(self._goodbye, at)
         if not was_linked:
-            return commands + (self._fall_back(at) if fatal else self._open(at))
+            if fatal:
+                return commands + self._fall_back(at)
+            late = not self._sessions and self._tries > 1 and self._line_at is None  # nothing was heard in this call yet
+            return commands + self._open(at) + (self._still_waiting(at) if late else [])
         self._deaf_since, self._tries = at, 0
         self._losses = [then for then in self._losses if at - then < LOSSES_WITHIN_MS] + [at]
         self.memory = replace(self.memory, reconnects=self.memory.reconnects + 1)

@@ -149,10 +149,11 @@ class Talk:
     def _audio(self, event: e.AgentAudio, at: int) -> list[Command]:
         utterance = event.utterance
         self.conversation.speech(utterance)
-        self.transcript.generated(utterance, response=event.response, agent=self.agent.name, size=event.size, at=at)
+        silent = type(event) is e.AgentSilence
+        self.transcript.generated(utterance, response=event.response, agent=self.agent.name, size=event.size, at=at, silent=silent)
         if self.asking.was_cut(event.response) or not self.talks:
             return []  # the late voice of a response already cut
-        if type(event) is e.AgentSilence:
+        if silent:
             if utterance not in self.playout.queued:
                 self._no_answer.add(utterance)
         else:

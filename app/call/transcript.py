@@ -25,6 +25,7 @@ class _Speech:
     cut_at: int | None = None
     heard: int = 0  # bytes, known once it was cut
     unspoken: str = ""  # text without audio, known once it was broken off
+    silent: bool = True  # nothing of it has sounded: then its words were not heard, however long it played
 
 
 class Transcript:
@@ -36,12 +37,13 @@ class Transcript:
 
     # ---- the agent
 
-    def generated(self, utterance: str, *, response: str, agent: str, size: int, at: int) -> None:
-        """More of an utterance's audio was generated, played or not."""
+    def generated(self, utterance: str, *, response: str, agent: str, size: int, at: int, silent: bool = False) -> None:
+        """More of an utterance's audio was generated, played or not; `silent`: and still nothing sounds."""
         speech = self._speech.get(utterance)
         if speech is None:
             speech = self._speech[utterance] = _Speech(agent, response, at)
         speech.generated += size
+        speech.silent = speech.silent and silent
 
     def worded(self, utterance: str, text: str, *, response: str, agent: str, at: int) -> None:
         """More of an utterance's text was generated; text may come before its audio."""
@@ -110,7 +112,7 @@ class Transcript:
         """Whether it was the caller, the words (of the agent's, those that there is sound of), and whether they were cut."""
         if (caller := self._caller.get(key)) is not None:
             return (True, caller.heard, False) if caller.heard else None
-        if (speech := self._speech.get(key)) is None:
+        if (speech := self._speech.get(key)) is None or speech.silent:
             return None
         cut = speech.cut_at is not None
         text = (self._utterance(key, speech, ended=0).heard or "") if cut else self._with_sound(speech)[0].strip()
@@ -128,9 +130,12 @@ class Transcript:
         cut = speech.cut_at is not None
         heard_ms, generated_ms = speech.heard // BYTES_PER_MS, speech.generated // BYTES_PER_MS
         text = "".join(speech.text).strip()
-        heard, unheard = (
-            split_heard(text, heard_ms=heard_ms, generated_ms=generated_ms, complete=speech.complete) if cut else (text, "")
-        )
+        if speech.silent:
+            heard, unheard = "", text
+        elif cut:
+            heard, unheard = split_heard(text, heard_ms=heard_ms, generated_ms=generated_ms, complete=speech.complete)
+        else:
+            heard, unheard = text, ""
         return Utterance(
             key=key,
             speaker="agent",

@@ -29,8 +29,10 @@ from websockets.uri import WebSocketURI, parse_uri
 MAX_SIZE = 2**24
 """Bytes of one incoming message. The longest we know of, a delta of some seconds, is below 2**20."""
 OPEN_S = 5.0
-PING_S = 20.0
-"""Between two pings; a ping unanswered until the next one is due ends the connection."""
+PING_S = 2.5
+"""Between two pings; a ping unanswered until the next one is due, and a little longer, ends the connection."""
+LATE_PONG_S = 0.5
+"""The little longer: after a pause of our own making, what waits on the socket is read before it is missed."""
 STALL_S = 3.0
 """How long the peer may take nothing off us, with our buffers full, before we give it up."""
 CLOSE_S = 1.0
@@ -289,12 +291,18 @@ class Socket(asyncio.Protocol):
 
     def _ping(self) -> None:
         if self._pong_due:
-            self.abort("no_pong")
+            self._set_timer("ping", LATE_PONG_S, self._last_chance)
         elif self._open:
             self._pong_due = True
             self._protocol.send_ping(b"")
             self._write()
             self._set_timer("ping", self._ping_s, self._ping)
+
+    def _last_chance(self) -> None:
+        if self._pong_due:
+            self.abort("no_pong")
+        else:
+            self._ping()
 
     def _set_timer(self, name: str, seconds: float, what: Callable[..., None], *args: object) -> None:
         if (running := self._timers.get(name)) is not None:

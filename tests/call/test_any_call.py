@@ -64,8 +64,8 @@ class AnyCall(RuleBasedStateMachine):
                     assert self.session != "opening", "one opening at a time"
                     self.session, self.spare, self.running, self.asked = "opening", "none", [], 0
                 case c.SwapModel():
-                    assert self.spare == "ready" and not self.asked and not self.running
-                    self.session, self.spare = "ready", "none"
+                    assert self.spare == "ready"
+                    self.session, self.spare, self.running, self.asked = "ready", "none", [], 0
                 case c.CloseModel():
                     self.session, self.spare, self.running, self.asked = "none", "none", [], 0
                 case c.Recall():

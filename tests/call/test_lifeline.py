@@ -332,7 +332,7 @@ def test_further_tries_come_after_growing_pauses_and_end_after_fifteen_seconds()
             scene.tell(e.ModelLost("unreachable"), at=scene.at + 20)
         if any(isinstance(order, c.OpenModel) for order in scene.wait()):
             tried.append(scene.at)
-    assert [b - a - 20 for a, b in pairwise(tried)] == [250, 500, 1_000, *[2_000] * (len(tried) - 4)]
+    assert [b - a - 20 for a, b in pairwise(tried)] == [150, 500, 1_000, *[2_000] * (len(tried) - 4)]
     assert [order.tries for order in scene.all_of(c.OpenModel)][1:] == list(range(1, len(tried) + 1))
     assert scene.at == lost_at + 15_000 and lines(scene) == [ONE_MOMENT, STILL_HERE, STILL_HERE, PUTTING_THROUGH]
 
@@ -419,6 +419,16 @@ def test_a_first_session_that_takes_long_is_bridged_and_then_greets():
     assert scene.at == 2_500 and lines(scene) == [ONE_MOMENT]
     scene.hear_all(at=3_500)
     assert c.Speak("Greet the caller.") in scene.tell(e.ModelReady(), at=3_900)
+
+
+def test_a_caller_whom_nobody_answers_at_first_hears_soon_that_somebody_is_there():
+    scene = Scene()
+    scene.tell(e.StreamStarted())
+    scene.tell(e.ModelLost("refused"), at=30)
+    assert not lines(scene), "a second try may be quicker than a sentence"
+    scene.until(c.OpenModel)
+    scene.tell(e.ModelLost("refused"), at=scene.at + 30)
+    assert lines(scene) == [ONE_MOMENT] and scene.at == 210
 
 
 # ---- goodbyes

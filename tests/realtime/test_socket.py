@@ -351,9 +351,22 @@ async def test_pings_are_sent_and_a_pong_keeps_the_connection():
     assert [unmasked(data) for data in transport.written] == [frame(PING), frame(PING)]
     assert not transport.aborted
     ours._ping()
+    assert not transport.aborted, "it may lie unread in the socket, if we were the ones who paused"
+    ours._last_chance()
     assert transport.aborted
     ours.connection_lost(None)
     assert log.closes == [(ABNORMAL, "no_pong")]
+
+
+async def test_a_pong_that_was_only_not_read_yet_keeps_the_connection():
+    transport, ours, _ = unconnected()
+    ours._ping()
+    ours._ping()
+    ours.data_received(frame(PONG))
+    ours._last_chance()
+    assert not transport.aborted
+    assert [unmasked(data) for data in transport.written] == [frame(PING), frame(PING)]
+    ours.connection_lost(None)
 
 
 async def test_the_first_ping_comes_by_itself_and_without_a_pong_the_end():
