@@ -23,13 +23,13 @@ from starlette.routing import BaseRoute
 from app.errors import StoreUnavailable
 from app.store.console_tables import Role
 from app.store.filters import Filters
-from app.store.listing import BadCursor, Listing
+from app.store.listing import BadCursor, Count, Listing, Page
 from app.store.tables import RowState
 from app.store.views import Views
 from app.web.console import exports, narrowing, rows, saved
 from app.web.console import session as cookies
 from app.web.console.door import Console, signed_in
-from app.web.console.feed import LATER_MS, MOST_LIVE, Feed
+from app.web.console.feed import EVERY_S, LATER_MS, MOST_LIVE, Feed
 from app.web.console.question import LIST, LONGEST_TEXT, NEWEST, PERIODS, Question
 from app.web.console.stream import EventStream, event
 from app.web.console.visit import Visit
@@ -64,7 +64,7 @@ class CallList:
         self.listing = Listing(console.database)
         self.views = Views(console.database, clock=self.now)
         self.rows = rows.Rows(console.database, console.shell, self.zone)
-        self.feed = Feed(self.listing, clock=self.now, draining=lambda: desk.switchboard.draining)
+        self.feed = Feed(self.listing, clock=self.now, draining=lambda: desk.switchboard.draining, every_s=EVERY_S)
         self._region = phonenumbers.region_code_for_country_code(int(desk.settings.default_country_code))
 
     def now(self) -> datetime:
@@ -86,19 +86,17 @@ class CallList:
             return visit.redirect(question.address)  # one address for one question
         now = self.now()
         filters, on_top = question.filters(now, self.zone), is_newest_page(question)
+        listed = replace(filters, state=(RowState.FINAL.value,)) if on_top else filters
         try:
-            page, count, live = await asyncio.gather(
-                self.listing.page(
-                    replace(filters, state=(RowState.FINAL.value,)) if on_top else filters, question.sort, question.cursor, A_PAGE
-                ),
-                self.listing.count(filters, up_to=COUNTED),
-                self._live(filters) if on_top else _nothing(),
+            page, live = await asyncio.gather(
+                self.listing.page(listed, question.sort, question.cursor, A_PAGE), self._live(filters) if on_top else _nothing()
             )
         except BadCursor:
             visit.flash("That place in the list is gone. This is its first page.", "note")
             return visit.redirect(question.but().address)
         if question.cursor is not None and page.previous is None:
             return visit.redirect(question.but().address)  # the first page has the address of the first page
+        count = await self._count(filters, page, live)
         columns = rows.chosen(desktop.columns)
         number = next((row["number"] for row in page.rows if question.number and self._is(row["number"], question.number)), None)
         user = visit.user
@@ -176,6 +174,12 @@ class CallList:
             return now is not None and now.id == session.id
 
         return EventStream(self.feed.pieces(listener, write, may_stay), ended=partial(self.feed.leave, listener))
+
+    async def _count(self, filters: Filters, page: Page, live: list[dict[str, Any]]) -> Count:
+        """How many they are. Where all of them are on this page, nobody need count again."""
+        if page.previous is None and page.next is None and len(live) <= MOST_LIVE:
+            return Count(len(page.rows) + len(live), more=False)
+        return await self.listing.count(filters, up_to=COUNTED)
 
     async def _live(self, filters: Filters) -> list[dict[str, Any]]:
         return (await self.listing.page(replace(filters, state=(RowState.LIVE.value,)), limit=MOST_LIVE + 1)).rows

@@ -58,7 +58,7 @@ class Feed:
         *,
         clock: Callable[[], datetime],
         draining: Callable[[], bool],
-        every_s: float = EVERY_S,
+        every_s: float,
         most: int = MOST_LISTENERS,
     ) -> None:
         self._listing, self._clock, self._draining = listing, clock, draining

@@ -108,7 +108,7 @@ class Browser:
         form = {"csrf": word, **fields} if word else fields
         return await self.client.post(
             path,
-            content=urlencode(form),
+            content=urlencode(form, doseq=True),
             headers={"content-type": "application/x-www-form-urlencoded"} | (self.from_us() if headers is None else headers),
         )
 
