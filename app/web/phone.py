@@ -37,6 +37,9 @@ SWEEP_S = 15.0
 ATTESTATION = re.compile(r"[A-Za-z-]{1,64}")
 STREAM_EVENTS = frozenset({"stream-started", "stream-stopped", "stream-error"})
 
+STRANGERS = 500
+"""Media sockets that may be open beside those of our calls, of which each may have two for a moment. A stranger's is closed after
+five seconds."""
 UNANSWERED = frozenset({"queued", "initiated", "ringing"})
 
 TURNED_AWAY = {
@@ -249,16 +252,23 @@ class Media:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._open = 0
+        self._most = 2 * desk.settings.max_calls + STRANGERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         signed = self._desk.signatures.upgrade(scope)
         required = self._desk.settings.twilio_require_stream_signature
-        if signed is Upgrade.WRONG or (signed is Upgrade.ABSENT and required):
-            log.warning("a media socket was refused", signature=signed)
+        crowded = self._open >= self._most
+        if crowded or signed is Upgrade.WRONG or (signed is Upgrade.ABSENT and required):
+            log.warning("a media socket was refused", signature=signed, crowded=crowded)
             await receive()  # websocket.connect
             await send({"type": "websocket.close", "code": 1008})  # before accept: the server answers 403
             return
-        await self._desk.switchboard.media(scope, receive, send)
+        self._open += 1
+        try:
+            await self._desk.switchboard.media(scope, receive, send)
+        finally:
+            self._open -= 1
 
 
 def dialable(digits: str, country_code: str) -> str | None:

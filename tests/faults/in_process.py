@@ -296,10 +296,10 @@ class Service:
         os.kill(worker, signal.SIGKILL)
         return worker
 
-    async def call(self, number: int = 1, **more: str) -> tuple[Phone, Session]:
+    async def call(self, number: int = 1, *, caller: str = "+15551230000") -> tuple[Phone, Session]:
         """A call whose stream has come and whose session is there."""
         before = len(self.model.sessions)
-        phone = Phone(self, f"CA{number:032d}", **more)
+        phone = Phone(self, f"CA{number:032d}", caller)
         await phone.rings()
         assert phone.socket is not None, phone.said
         await until(
