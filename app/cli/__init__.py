@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "app.cli.doctor:doctor",
     "rehearse": "app.cli.rehearse:rehearse",
     "replay": "app.cli.replay:replay_command",
+    "lines": "app.cli.speaking:lines_command",
     "show": "app.cli.data:show",
     "agents": "app.cli.data:agents",
     "export": "app.cli.exporting:export",
