@@ -125,6 +125,7 @@ class Model:
         stage = Stage(
             emit=lambda event: out.put_nowait(json.dumps(event)),
             close=lambda code, reason: out.put_nowait((code, reason)),
+            stall=lambda: connection.transport.pause_reading(),
             clock=asyncio.get_running_loop(),
             tell=self._tell,
             now_s=time.time,

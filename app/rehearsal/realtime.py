@@ -63,6 +63,7 @@ class Stage:
     emit: Callable[[Event], None]
     close: Callable[[int | None, str], None]
     clock: Clock
+    stall: Callable[[], None] = lambda: None  # read nothing more, not even pings
     tell: Callable[[Event], None] = _nothing
     now_s: Callable[[], float] = lambda: 0.0
     """Seconds since 1970, for `expires_at`."""
@@ -82,7 +83,7 @@ class Session:
         self._counts: dict[str, int] = {}
         self._conversation = Conversation(self._new_id("conv"))
         self._ears, self._recognisers = Ears(recognisers), recognisers
-        self._session = default_session(model, session_id, int(stage.now_s() + LIFE_S))
+        self._session = default_session(model, session_id, int(stage.now_s() + (self._script.lasts_s or LIFE_S)))
         self._responses: dict[str, Response] = {}
         """Those that run."""
         self._begun = 0
@@ -93,7 +94,8 @@ class Session:
         self._transcripts = Transcripts(self._emit, self._later, self._script)
         self._idle: Timer | None = None
         self._timers: set[Timer] = set()
-        self._over = False
+        self._over = self._is_hole = False
+        self._emitted: dict[str, int] = {}  # by kind
         self._takers: Mapping[str, Callable[[Event], None]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
@@ -112,12 +114,14 @@ class Session:
     def start(self) -> None:
         """The connection stands."""
         self._hear_by_settings()
+        if self._script.no_session:
+            self._become_a_hole()
         self._later(self._script.late_session_ms / 1_000, self._created)
         self._later(LIFE_S if self._script.expire_ms is None else self._script.expire_ms / 1_000, self._expire)
 
     def feed(self, event: Any) -> None:
         """Take one event of the client's."""
-        if self._over:
+        if self._over or self._is_hole:
             return
         try:
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
@@ -141,7 +145,7 @@ class Session:
     # ---- sending
 
     def _emit(self, event: Event) -> None:
-        if self._over:
+        if self._over or self._is_hole:
             return
         kind, rest = event["type"], {name: value for name, value in event.items() if name != "type"}
         event = {"type": kind, "event_id": self._new_id("event"), **rest}
@@ -152,6 +156,10 @@ class Session:
         self._stage.emit(event)
         if kind == "response.output_audio.delta":
             self._count_delta()
+        if self._script.drop_at is not None:
+            self._emitted[kind] = self._emitted.get(kind, 0) + 1
+            if self._script.drop_at == (kind, self._emitted[kind]):
+                self._close(None, "")
 
     def _count_delta(self) -> None:
         self._deltas += 1
@@ -160,6 +168,12 @@ class Session:
             self._close(None, "")
         elif self._script.close_after_deltas is not None and self._deltas >= self._script.close_after_deltas[0]:
             self._close(self._script.close_after_deltas[1], "by script")
+        elif self._script.hole_after_deltas is not None and self._deltas >= self._script.hole_after_deltas:
+            self._become_a_hole()
+
+    def _become_a_hole(self) -> None:
+        self._is_hole = True
+        self._stage.stall()
 
     def _close(self, code: int | None, reason: str) -> None:
         self.end()
@@ -192,7 +206,7 @@ class Session:
 
         def due() -> None:
             self._timers.discard(timer)
-            if not self._over:
+            if not self._over and not self._is_hole:
                 callback()
 
         timer = self._clock.call_later(seconds, due)

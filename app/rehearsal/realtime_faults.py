@@ -39,6 +39,12 @@ class Misbehaviour:
     """HTTP status of the upgrade: 401, 429, 500, ..."""
     late_session_ms: int = 0
     """`session.created` comes so late."""
+    no_session: bool = False
+    """The socket is accepted, and that is all: a black hole from the beginning."""
+    hole_after_deltas: int | None = None
+    """After so many audio deltas nothing more is sent, read or answered, while the socket stays open: a black hole."""
+    drop_at: tuple[str, int] | None = None
+    """(a kind of event, a number): the socket is dropped, without a close frame, behind that many of our events of the kind."""
     drop_after_deltas: int | None = None
     """The socket is dropped, without a close frame, after so many audio deltas of the session."""
     close_after_deltas: tuple[int, int] | None = None
@@ -49,6 +55,8 @@ class Misbehaviour:
     """These are cut by max_output_tokens in the middle."""
     silent: tuple[int, ...] = ()
     """These begin and then nothing comes."""
+    hush: tuple[int, ...] = ()
+    """These come whole, and their sound is digital silence."""
     broken_arguments: tuple[int, ...] = ()
     """The tool calls of these have arguments that are no JSON."""
     two_messages: tuple[int, ...] = ()
@@ -65,6 +73,8 @@ class Misbehaviour:
     """Unknown events and fields between the others."""
     forget_event_ids: bool = False
     """Errors do not say whose message they answer."""
+    lasts_s: int | None = None
+    """`expires_at` says that the session lasts so long; it need not be true."""
     expire_ms: int | None = None
     """The session expires after so long: session_expired, and close 1001."""
 
@@ -75,13 +85,16 @@ class Misbehaviour:
         if unknown := sorted(set(script) - known):
             raise BadScript(f"{', '.join(unknown)} (known: {', '.join(sorted(known))})")
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in script.items()}
-        for name in ("fail", "incomplete", "silent", "broken_arguments", "two_messages"):
+        for name in ("fail", "incomplete", "silent", "hush", "broken_arguments", "two_messages"):
             if isinstance(values.get(name), int):
                 values[name] = (values[name],)
             if not all(isinstance(number, int) for number in values.get(name, ())):
                 raise BadScript(f"{name} is a list of responses' numbers")
         if values.get("transcription") not in (None, "missing", "failed", "swapped"):
             raise BadScript("transcription is missing, failed or swapped")
+        drop_at = values.get("drop_at")
+        if drop_at is not None and [type(part) for part in drop_at] != [str, int]:
+            raise BadScript("drop_at is a kind of event and a number")
         return cls(**values)
 
 

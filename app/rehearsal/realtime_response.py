@@ -139,6 +139,8 @@ class Response:
         pace = round(WORDS_PER_MINUTE * output.get("speed", 1.0))
         samples, starts = say_with_words(act.text, voice=voice, rate=rate, words_per_minute=pace)
         samples = np.concatenate([samples, np.zeros(rate * TRAILING_MS // 1_000, np.int16)])
+        if self._number in self._misbehaviour.hush:
+            samples = np.zeros_like(samples)
         self._rest = ulaw.to_ulaw(samples) if kind == "audio/pcmu" else samples.astype("<i2").tobytes()
         item.speech = Part(act.text, starts)
         index = self._begin(item)

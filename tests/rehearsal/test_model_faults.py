@@ -56,6 +56,57 @@ def test_a_socket_is_closed_in_mid_response(recognisers):
     assert line.closed is not None and line.closed[0] == 1011
 
 
+@pytest.mark.parametrize("kind", ["session.created", "session.updated", "response.created", "response.done"])
+def test_a_socket_is_dropped_behind_any_event(recognisers, kind):
+    line = Line(recognisers, Misbehaviour.read({"drop_at": [kind, 1]}))
+    line.open()
+    agent_says(line)
+    line.run(6_000)
+    assert line.kinds[-1] == kind and line.closed == (None, "")
+
+
+def test_a_socket_that_is_accepted_and_nothing_else(recognisers):
+    line = Line(recognisers, Misbehaviour.read({"no_session": True, "expire_ms": 500}))
+    line.session.start()
+    line.send("session.update", session={"type": "realtime"})
+    line.clock.advance(2.0)
+    assert line.events == [] and line.closed is None
+
+
+def test_a_black_hole_says_nothing_more_and_stays_open(recognisers):
+    line = opened(recognisers, hole_after_deltas=3)
+    agent_says(line)
+    line.run(4_000)
+    assert line.kinds.count("response.output_audio.delta") == 3 and line.kinds[-1] == "response.output_audio.delta"
+    line.send("response.cancel")
+    line.send("nonsense", checked=False)
+    assert line.kinds[-1] == "response.output_audio.delta" and line.closed is None
+
+
+@pytest.mark.parametrize("kind", ["audio/pcmu", "audio/pcm"])
+def test_a_hushed_response_comes_whole_without_a_sound(recognisers, kind):
+    line = opened(recognisers, hush=[1])
+    if kind == "audio/pcm":
+        line.send("session.update", session={"type": "realtime", "audio": {"output": {"format": {"type": kind, "rate": 24_000}}}})
+    agent_says(line)
+    line.run(4_000)
+    assert statuses(line) == ["completed"] and len(line.audio()) > 8_000
+    assert set(line.audio()) == ({0xFF} if kind == "audio/pcmu" else {0})
+    words = "".join(event["delta"] for event in line.of("response.output_audio_transcript.delta"))
+    assert words.split() == LONG.split()
+
+
+def test_a_session_may_say_that_it_ends_soon(recognisers):
+    soon, usual = (opened(recognisers, **script).of("session.created")[0]["session"] for script in ({"lasts_s": 90}, {}))
+    assert usual["expires_at"] - soon["expires_at"] == 3_600 - 90
+
+
+@pytest.mark.parametrize("wrong", ["response.done", ["response.done"], [1, "response.done"]])
+def test_a_drop_needs_a_kind_and_a_number(wrong):
+    with pytest.raises(BadScript):
+        Misbehaviour.read({"drop_at": wrong})
+
+
 def test_a_response_fails_for_the_rate_limit_and_the_next_does_not(recognisers):
     line = opened(recognisers, fail=1)
     agent_says(line)
