@@ -33,18 +33,22 @@ from app.store.writer import Writer
 from app.switchboard import Switchboard
 from app.tools.business import business_tools
 from app.tools.toolbox import Toolbox
+from app.twilio.carrier import Carrier
 from app.twilio.signature import Signatures
 from app.twilio.token import StreamTokens
 from app.web import console, health, phone
 from app.web.admission import Admission, LoopLag
 from app.web.desk import Desk
 from app.web.guard import build
+from app.web.watchdog import Watchdog
 
 log = logs.logger("main")
 
 HEARTBEAT_S = 5.0
 COLLECT_AFTER = (50_000, 20, 20)
 DRAIN_LOOK_S = 0.2
+HAND_OVER_S = 30.0
+"""A call waits up to 20 s for a pause, and then leaves without one."""
 
 
 def create() -> Starlette:
@@ -110,6 +114,8 @@ def application(settings: Settings) -> Starlette:
     )
 
     doors = phone.Phone(desk)
+    carrier = Carrier(settings.twilio_account_sid, settings.auth_tokens[0], settings.twilio_api_url)
+    watchdog = Watchdog(desk, workers, carrier, worker)
     office = console.open_console(desk, database)
 
     async def reachable() -> str | None:
@@ -130,6 +136,7 @@ def application(settings: Settings) -> Starlette:
                 house.create_task(board.watch()),
                 house.create_task(doors.look_after()),
                 house.create_task(_beat(workers, worker, board)),
+                house.create_task(watchdog.run()),
                 house.create_task(office.look_after()),
             ]
             with _draining(board, settings.drain_seconds):
@@ -149,6 +156,7 @@ def application(settings: Settings) -> Starlette:
                 log.critical("neither the database nor the disk takes what was still to be written", waiting=writer.waiting)
             for task in tasks:
                 task.cancel()
+        await carrier.close()
         await database.close()
 
     checks: dict[str, Callable[[], Awaitable[str | None]]] = {"database": reachable, "migrations": migrated}
@@ -168,9 +176,9 @@ async def _beat(workers: Workers, worker: str, board: Switchboard) -> None:
 
 @contextlib.contextmanager
 def _draining(board: Switchboard, seconds: int) -> Any:
-    """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended or its
-    time is up. uvicorn alone would cut every live socket at once with 1012. A second signal stops
-    at once."""
+    """On the first SIGTERM or SIGINT: no new calls, and the server is told to stop only when the last live call has ended, or, when
+    its time is up, has been left for another worker to go on with. uvicorn alone would cut every live socket at once with 1012. A
+    second signal stops at once."""
     loop = asyncio.get_running_loop()
     before: dict[int, Any] = {}
     tasks: set[asyncio.Task[None]] = set()
@@ -181,6 +189,12 @@ def _draining(board: Switchboard, seconds: int) -> Any:
         end = time.monotonic() + seconds
         while board.live and time.monotonic() < end:  # noqa: ASYNC110 (a shutdown looks; nobody signals the last call)
             await asyncio.sleep(DRAIN_LOOK_S)
+        if board.live:
+            log.info("handing over", live=board.live)
+            board.hand_over()
+            end = time.monotonic() + HAND_OVER_S
+            while board.live and time.monotonic() < end:  # noqa: ASYNC110
+                await asyncio.sleep(DRAIN_LOOK_S)
         log.info("drained", live=board.live)
         before[number](number, None)
 

@@ -64,6 +64,8 @@ class _Keeper:
         self.board.writer.put(self.call_id, self.epoch, item)
 
     async def plan(self, intent: Intent, target: str | None) -> None:
+        if self.board.leaves_well(self.call_id):  # what is left in order was in order: no attempt that failed
+            await self.board.calls.healthy(self.call_id, self.epoch)
         await self.board.calls.plan(self.call_id, self.epoch, intent, target)
         await self.board.writer.flush(self.call_id)
 
@@ -146,7 +148,7 @@ class Switchboard:
         self._reserved: dict[str, float] = {}
         self._breaker = Breaker(time.monotonic)
         self._probe: asyncio.Task[None] | None = None
-        self.draining = False
+        self.draining = self._hands_over = False
 
     # ---- what the doors may ask
 
@@ -162,7 +164,9 @@ class Switchboard:
         return not self._breaker.is_open
 
     def admit(self, call_id: str, epoch: int) -> bool:
-        """Keep a slot for a stream of this call while its token lives. False: the house is full."""
+        """Keep a slot for a stream of this call while its token lives. False: the house is full, or about to close."""
+        if self._hands_over:
+            return False
         if call_id not in self._bridges and call_id not in self._reserved and self.live >= self.settings.max_calls:
             return False
         self._reserved[call_id] = time.monotonic() + SLOT_S
@@ -181,6 +185,10 @@ class Switchboard:
         takes_care = bridge.will_file
         bridge.post(CarrierEnded(status))
         return takes_care
+
+    def carries(self, call_id: str) -> bool:
+        """A bridge here carries this call."""
+        return call_id in self._bridges
 
     def moved_on(self, call_id: str, epoch: int) -> None:
         """This call has gone on to a new epoch: a bridge here of an older one has no say any more."""
@@ -338,8 +346,17 @@ class Switchboard:
     def drain(self) -> None:
         """Take no new calls; those that are live go on."""
         self.draining = True
-        for bridge in self._bridges.values():
+
+    def hand_over(self) -> None:
+        """Leave every live call to another worker, in its next pause; and take none back."""
+        self.draining = self._hands_over = True
+        for bridge in list(self._bridges.values()):
             bridge.post(DrainRequested())
+
+    def leaves_well(self, call_id: str) -> bool:
+        """The call is being left in a pause, for another worker to go on with."""
+        bridge = self._bridges.get(call_id)
+        return bridge is not None and bridge.call.memory.handed_over
 
     def _forget_stale_slots(self) -> None:
         now = time.monotonic()

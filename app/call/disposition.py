@@ -107,6 +107,8 @@ class Memory:
     caller_spoke: bool = False
     reconnects: int = 0
     """How often a session with the model was lost, and the call went on in another."""
+    handed_over: bool = False
+    """The stream was left in order, in a pause, for another worker to go on with the call: there is nothing to apologise for."""
 
 
 def outcome_of(reason: EndReason, *, caller_spoke: bool) -> Outcome:

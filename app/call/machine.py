@@ -164,7 +164,7 @@ class Call(Rollover):
                 self._moved_on = True
                 return self._caller_gone(at)
             case e.DrainRequested():
-                return []  # live calls run on; the switchboard waits for them
+                return self._hand_over(at)
             case e.DeadlinePassed():
                 return self._due(at)
             case _:
@@ -209,6 +209,8 @@ class Call(Rollover):
         self.phase = Phase.TALKING
         self._begin_turn(None, at)
         first = self.agent.greeting or None
+        if self.resumed and self._was_handed_over():
+            return self._keep_memory()
         if self.resumed:
             first = NOBODY_THERE if self.memory.transfer_to else CUT_OFF
             self.memory = replace(self.memory, transfer_to=None)
@@ -244,11 +246,15 @@ class Call(Rollover):
         match intent:
             case Intent.HANG_UP | Intent.APOLOGISE:
                 self._end = reason
-            case Intent.TALK:
-                self._without_stream = reason
-            case Intent.TRANSFER:
+            case Intent.TALK | Intent.TRANSFER:
                 self._moved_on = True
         return [*commands, *self._keep_memory(), LeaveStream(intent, target)]
+
+    def _hand_over(self, at: int) -> list[Command]:
+        """Another worker is to go on with the call: leave it in a pause, or at last without one."""
+        if not self.listening or not self._may_be_left(at):
+            return []
+        return self._leave(Intent.TALK, EndReason.DRAINED, at)
 
     # ---- after the caller
 
@@ -342,6 +348,8 @@ class Call(Rollover):
                 return self._not_heard_again(at)
             case "rollover" if self._linked and self.talks:
                 return self._roll_over()
+            case "hand_over":
+                return self._hand_over(at)
             case "swap":
                 return self._look_for_a_pause(at)
             case "marks":  # they will not come: the line is taken for quiet

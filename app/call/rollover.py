@@ -6,18 +6,24 @@ Rule 2: nothing waits for the spare. One that cannot be had is tried for again; 
 like any other, only that the next one stands ready.
 """
 
+from dataclasses import replace
+
 from app.call.commands import Command, OpenModel, SwapModel, TakeOver
 from app.call.lifeline import LONGEST_AGAIN_MS, Lifeline
 
 ROLL_AGAIN_MS = 10_000
 SPREAD_MS = 1_000
 LOOK_MS = 250
+HAND_OVER_MS = 20_000
+"""So long a pause is waited for in which another worker can take the call."""
 QUIET_MS = 1_500
 """The caller has not spoken for so long when sessions are swapped."""
 
 
 class Rollover(Lifeline):
-    """The planned change of sessions."""
+    """The planned change of sessions, and of workers."""
+
+    _leave_by: int | None = None
 
     def _roll_over(self) -> list[Command]:
         self._spare, self._spare_ready = self.agent.name, False
@@ -36,12 +42,31 @@ class Rollover(Lifeline):
             self._timers["rollover"] = at + ROLL_AGAIN_MS
         return []
 
+    def _may_be_left(self, at: int) -> bool:
+        """Another worker is to go on with the call: in a pause, of which the caller hears nothing, or at last without one."""
+        if self._leave_by is None:
+            self._leave_by = at + HAND_OVER_MS
+        pause = self._is_pause(at)
+        self.memory = replace(self.memory, handed_over=pause)
+        self._timers["hand_over"] = at + LOOK_MS
+        return pause or at >= self._leave_by
+
+    def _was_handed_over(self) -> bool:
+        """This stream goes on where another was left in a pause: nobody need say anything."""
+        handed_over = self.memory.handed_over
+        self.memory = replace(self.memory, handed_over=False)
+        return handed_over
+
+    def _is_pause(self, at: int) -> bool:
+        """Nobody speaks, and nobody waits for anything."""
+        waits = self.asking.is_busy or self.asking.owed or self.errands.out or self.transcript.waiting or self._again
+        speaks = self.floor.speaking or self.playout.is_audible or at - self.floor.quiet_since < QUIET_MS
+        return not (waits or speaks or "keys" in self._timers or self._goodbye is not None or not self.talks)
+
     def _look_for_a_pause(self, at: int) -> list[Command]:
         if not self._spare_ready:
             return []
-        waits = self.asking.is_busy or self.asking.owed or self.errands.out or self.transcript.waiting or self._again
-        speaks = self.floor.speaking or self.playout.is_audible or at - self.floor.quiet_since < QUIET_MS
-        if waits or speaks or "keys" in self._timers or self._goodbye is not None or not self.talks:
+        if not self._is_pause(at):
             self._timers["swap"] = at + LOOK_MS
             return []
         return self._swap(at)

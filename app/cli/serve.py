@@ -28,8 +28,9 @@ log = logs.logger("server")
 
 MAX_FRAME = 65_536
 """Bytes of one message on the carrier's socket; the default of 16 MB would be an invitation."""
-WORKER_PATIENCE_S = 30
-"""A worker without a sign of life for so long is dead. The default of 5 s would kill live calls on a busy machine."""
+WORKER_PATIENCE_S = 15
+"""A worker whose loop has not turned for so long is dead: its callers hear nothing, and go on elsewhere once it is killed. The
+default of 5 s would kill live calls on a busy machine."""
 
 
 class PortTaken(OurFault):

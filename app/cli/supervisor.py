@@ -10,16 +10,22 @@ Rule 3: a worker that has been replaced takes no new connection, from its first 
 one that replaced it stands idle. And the parent does not wait for its calls to end: it has others to look after.
 Rule 4: the jobs process comes after the workers and takes no time from them: it starts when they serve, and yields the processor to
 them. It ends after them, when their last rows are written. Without it calls are answered all the same.
+Rule 5: a spare stands ready, a worker that has loaded everything and does not serve: where a worker died, callers wait no
+longer than it takes to begin, and not for an interpreter to load it all. It holds no connection and takes none.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from uvicorn.config import STARTUP_FAILURE, Config
@@ -29,7 +35,7 @@ from app import logs
 
 log = logs.logger("server")
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 REPLACED = signal.SIGUSR1
 """The parent to a worker: take no new connection."""
 JOBS = (sys.executable, "-P", "-m", "app.cli", "jobs")
@@ -42,8 +48,51 @@ JOBS_SOUND_AFTER_S = 60.0
 """Having lived so long it starts with the first pause again."""
 
 
+LOOK_S = 0.5
+LOADING_S = 120.0
+"""A worker that has never answered may take so long: loading is slow on a busy machine."""
+
+
 class Worker(multiprocess.Process):
-    """One web process."""
+    """One web process. `waits`: it is a spare, and serves when it is told to."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], *, waits: bool = False) -> None:
+        self._waits = waits
+        self._theirs, self._ours = multiprocessing.Pipe(duplex=False)
+        self._asked_at: float | None = None
+        self._began_at = time.monotonic()
+        self._has_answered = False
+        super().__init__(config, sockets)
+
+    def go(self) -> None:
+        """Serve now."""
+        self._began_at = time.monotonic()
+        self._ours.send_bytes(b"go")
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether its loop has turned within so many seconds. Waits for nothing: there are others to look after."""
+        if not self.process.is_alive():
+            return False
+        if self._healthcheck(0.0) is not None:
+            return True
+        now = time.monotonic()
+        if not self._has_answered:
+            return now - self._began_at < LOADING_S
+        return self._asked_at is None or now - self._asked_at < timeout
+
+    def _healthcheck(self, timeout: float) -> bool | None:
+        """One question at a time: an answer that comes late is an answer to it."""
+        try:
+            if self._asked_at is None:
+                self.parent_conn.send(b"ping")
+                self._asked_at = time.monotonic()
+            if not self.parent_conn.poll(timeout):
+                return None
+            started = bool(self.parent_conn.recv())
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return None
+        self._asked_at, self._has_answered = None, True
+        return started
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """What runs in the new process."""
@@ -52,15 +101,38 @@ class Worker(multiprocess.Process):
         die_with_parent()
         if parent is not None and os.getppid() != parent.pid:  # it died before we could ask to be told
             raise SystemExit(STARTUP_FAILURE)
+        if self._waits:
+            self._wait_for_my_turn()
+        name_process(b"callrow-web")
         signal.signal(REPLACED, lambda *_: asyncio.get_running_loop().call_soon_threadsafe(self._take_no_more))
         super().target(sockets)
 
-    def always_pong(self) -> None:
-        """Answer the parent's pings, until it has let go of the pipe."""
+    def _wait_for_my_turn(self) -> None:
+        """Rule 5. What was loaded is what its neighbours run, also if the files have changed since."""
+        name_process(b"callrow-loading")
+        self.config.load()
+        name_process(b"callrow-spare")
         try:
-            super().always_pong()
-        except (EOFError, OSError):
+            self._theirs.recv_bytes()
+        except EOFError:  # nobody is left who could say so
+            raise SystemExit(0) from None
+
+    def always_pong(self) -> None:
+        """Answer the parent's questions, until it has let go of the pipe."""
+        try:
+            while True:
+                self.pong()
+        except (EOFError, OSError, RuntimeError):  # RuntimeError: the loop is closed, the end has begun
             return
+
+    def pong(self) -> None:
+        """One answer. Of a worker that serves it is the loop that answers: a thread says nothing of whether calls are carried."""
+        self.child_conn.recv()
+        if self.server.started and self.server.servers:
+            turned = threading.Event()
+            self.server.servers[0].get_loop().call_soon_threadsafe(turned.set)
+            turned.wait()
+        self.child_conn.send(self.server.started)
 
     def _take_no_more(self) -> None:
         """Rule 3. Open streams go on; every other connection ends with the answer it is giving."""
@@ -160,10 +232,19 @@ class Supervisor(Multiprocess):
         self._retired: list[multiprocess.Process] = []
         self._jobs = JobsProcess() if jobs else None
         self._served = False
+        self._spare: Worker | None = None
 
     def run(self) -> None:
         """Serve until told to stop, or until nothing starts any more."""
-        super().run()
+        self.init_processes()
+        while not self.should_exit.is_set():
+            # a death is noticed at once, anything else soon
+            multiprocessing.connection.wait([process.process.sentinel for process in self.processes], LOOK_S)
+            self.handle_signals()
+            self.keep_subprocess_alive()
+        self._dismiss_spare()
+        self.terminate_all()
+        self.join_all()
         if self._jobs is not None:
             self._end_jobs(self._jobs)
 
@@ -178,10 +259,11 @@ class Supervisor(Multiprocess):
 
     def restart_all(self) -> None:
         """SIGHUP: each worker is replaced by a new one, first up, then the old one told; rule 3. The jobs process after them."""
+        self._dismiss_spare()  # it has loaded what is to be replaced
         for place, old in enumerate(self.processes):
             new = Worker(self.config, self.sockets)
             new.start()
-            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
+            if not new.wait_until_ready(LOADING_S, self.should_exit):
                 new.kill()
                 new.join()
                 log.error("a new worker did not come up; the old one stays", worker=old.pid)
@@ -196,11 +278,36 @@ class Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace who has died, and forget who has left."""
         self._retired = [process for process in self._retired if process.process.is_alive()]
+        for place, process in enumerate(self.processes):
+            if self._spare is not None and not process.process.is_alive() and self._spare.process.is_alive():
+                process.join()
+                log.error("a worker died; the spare takes its place", worker=process.pid, code=process.exitcode)
+                self.processes[place], self._spare = self._spare, None
+                with contextlib.suppress(OSError):  # it has just died: then it is the next to be replaced
+                    self.processes[place].go()  # type: ignore[attr-defined]
         super().keep_subprocess_alive()
-        if self._jobs is not None and not self.should_exit.is_set():
-            self._served = self._served or all(process.is_ready() for process in self.processes)
-            if self._served:  # rule 4
+        if self.should_exit.is_set():
+            return
+        self._served = self._served or all(process.is_ready(timeout=0.05) for process in self.processes)
+        if self._served:  # rules 4 and 5
+            if self._jobs is not None:
                 self._jobs.look()
+            self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        if self._spare is not None and not self._spare.process.is_alive():
+            self._spare.join()
+            log.error("the spare worker died", worker=self._spare.pid, code=self._spare.exitcode)
+            self._spare = None
+        if self._spare is None and all(process.is_ready(timeout=0.05) for process in self.processes):
+            self._spare = Worker(self.config, self.sockets, waits=True)
+            self._spare.start()
+
+    def _dismiss_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare.join()
+            self._spare = None
 
     def join_all(self) -> None:
         """Wait for the workers, who wait for their calls; a signal now is the second one, and theirs."""
@@ -233,6 +340,12 @@ class Supervisor(Multiprocess):
 def _tell(process: multiprocess.Process, number: signal.Signals) -> None:
     if process.pid is not None and process.process.is_alive():
         os.kill(process.pid, number)
+
+
+def name_process(name: bytes) -> None:
+    """What `ps -o comm` and `top` show. The kernel offers this on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name)
 
 
 def die_with_parent() -> None:

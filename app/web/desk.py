@@ -38,6 +38,9 @@ class Switchboard(Protocol):
     def carrier_ended(self, call_id: str, status: str) -> bool:
         """The carrier says that a call is over. True: a live bridge here takes care of its row."""
 
+    def carries(self, call_id: str) -> bool:
+        """A bridge here carries this call."""
+
     def moved_on(self, call_id: str, epoch: int) -> None:
         """This call has gone on to a new epoch: a bridge here of an older one has no say any more."""
 
