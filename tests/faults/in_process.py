@@ -387,11 +387,12 @@ async def _process(settings: dict[str, str], folder: Path, house: Service) -> As
         if running.returncode is None:
             running.terminate()
             try:
+                async with asyncio.timeout(5):
+                    await running.wait()
+            except TimeoutError:  # calls are live, or their streams are still expected
+                running.terminate()
                 async with asyncio.timeout(SOON):
                     await running.wait()
-            except TimeoutError:
-                running.kill()
-                await running.wait()
 
 
 async def until(true: Callable[[], Any]) -> None:
