@@ -22,6 +22,7 @@ LONGEST_RETRY_MS = 4_000
 RETRIES = 2
 GIVE_UP_SESSION_MS = 8_000
 GIVE_UP_MS = 15_000
+ERRAND_AGAIN_MS = 6_000
 LINE_GAP_MS = 4_000
 """Between the beginnings of two lines of the house's."""
 
@@ -76,6 +77,8 @@ class Answers(Work):
         if self.talks and event.status != "cancelled" and not self.asking.came_to_something(event.response):
             return commands + self._unheard(at)
         self._timers.pop("answer", None)
+        if not self.asking.owed and not self.errands.out:
+            self._unanswered.clear()  # also by a silence that was chosen
         return commands + self._speak_if_owed(at)
 
     def _unheard(self, at: int) -> list[Command]:
@@ -135,6 +138,15 @@ class Answers(Work):
         if self._waited > 1:
             return self._abandon_session(at)
         self._timers["answer"] = at + GIVE_UP_SESSION_MS - FILLER_MS
+        return self._say_line(None, at)
+
+    def _errand_takes_long(self, at: int) -> list[Command]:
+        """A tool is at work, and the agent has nothing to say until it is back."""
+        if not self.errands.out or not self.talks:
+            return []
+        self._timers["errand"] = at + ERRAND_AGAIN_MS
+        if self.asking.is_busy or self.playout.is_audible or self.floor.speaking:
+            return []
         return self._say_line(None, at)
 
     # ---- the house's own lines

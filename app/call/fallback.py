@@ -14,7 +14,7 @@ from app.call.disposition import EndReason, Intent, Memory
 from app.call.sentences import CALL_BACK_NEXT, CALLING_BACK, CANNOT_GO_ON, GOODBYE, PUTTING_THROUGH
 from app.call.talk import FILLER_MS, House
 
-LAST_TIMERS = ("answer", "retry", "reopen", "line", "fallback", "again", "rollover", "swap", "barge_in", "monologue")
+LAST_TIMERS = ("answer", "errand", "retry", "reopen", "line", "fallback", "again", "rollover", "swap", "barge_in", "monologue")
 
 
 class Fallback(Answers):

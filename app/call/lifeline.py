@@ -64,7 +64,7 @@ class Lifeline(Fallback):
         """From when on the caller's sound must be kept, because a session may yet have to hear it again."""
         if self._deaf_since is not None:
             return max(self._hear_from(self._deaf_since), at - LONGEST_AGAIN_MS)
-        unheard = [*self._unworded(), *([self.floor.speaking] if self.floor.speaking else [])]
+        unheard = [*self._again, *self._unworded(), *([self.floor.speaking] if self.floor.speaking else [])]
         began = [self.floor.span(utterance, at=at)[0] for utterance in unheard]
         return max(min([at, *began]) - ONSET_MS, at - LONGEST_AGAIN_MS)
 
@@ -87,6 +87,8 @@ class Lifeline(Fallback):
         order, response = self.asking.unfinished, self.asking.response
         if order is not None and response is not None and self.transcript.says(response):
             order = Speak(GO_ON)
+        elif order is None and self._unanswered and not self._we_take_turns:
+            order = Speak()  # the session would have answered by itself; the next one does not know that it should
         self.asking.lost()
         self.asking.owed = self.asking.owed or order
         ended, unheard = self.transcript.break_off(self.playout.queued, at=at)

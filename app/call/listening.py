@@ -75,6 +75,8 @@ class Listening(Talk):
             if self._we_take_turns:
                 self.asking.urgent = True
                 commands += self._speak(Speak(), at)
+            elif not self.asking.is_busy:
+                self._watch(at)  # the model answers by itself; if it does not, it is asked
         return commands
 
     def _key(self, key: str, at: int) -> list[Command]:

@@ -199,6 +199,8 @@ class Call(Rollover):
 
     def _fall_back(self, at: int) -> list[Command]:
         commands = self._break_off(at) if self._linked else []
+        if self._goodbye is not None:
+            return commands + self._end_without_model(self._goodbye, at)
         goodbye, line = self._without_agent(at)
         self.phase, self._goodbye = Phase.ENDING, goodbye
         return commands + self._last_line(line, at)
@@ -346,6 +348,8 @@ class Call(Rollover):
                 return self._fall_back_if_still_in_vain(at)
             case "again":
                 return self._not_heard_again(at)
+            case "errand":
+                return self._errand_takes_long(at)
             case "rollover" if self._linked and self.talks:
                 return self._roll_over()
             case "hand_over":

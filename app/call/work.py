@@ -11,6 +11,9 @@ from app.call.errands import read_arguments
 from app.call.listening import Listening
 from app.call.sentences import TAKEN_OVER
 
+ERRAND_MS = 4_000
+"""A caller who hears nothing for so long while a tool is at work is told that we are still there."""
+
 
 class Work(Listening):
     """The tools' part of a call."""
@@ -38,6 +41,7 @@ class Work(Listening):
                 result = self.conversation.result_of(first)
                 return counted if result is None else counted + self._told_result(event.tool_call, result, at)
             self.errands.sent(event.tool_call)
+            self._timers.setdefault("errand", at + ERRAND_MS)
             return [*counted, RunErrand(event.tool_call, event.name, self.agent.name, event.arguments, tool.budget_ms)]
         arguments = read_arguments(event.arguments)
         if tool is None:
@@ -80,6 +84,8 @@ class Work(Listening):
     def _result(self, tool_call: str, result: str, at: int) -> list[Command]:
         if not self.errands.back(tool_call) or not self.talks:
             return []
+        if not self.errands.out:
+            self._timers.pop("errand", None)
         self.conversation.answered(tool_call, result)
         commands: list[Command] = []
         for twin in self.errands.twins(tool_call):

@@ -4,8 +4,9 @@ Rule 1: the database is asked as long as it answers. Once it does not, nobody wa
 back: each question is answered from what this process knows of its own calls.
 Rule 2: what is changed here is changed late in the row, by the same conditions (`late.py`). A call that has something waiting is
 changed here until that is written: nothing overtakes.
-Rule 3: a call that nobody here knows is not invented: `StoreUnavailable`. But one that comes in is born here, under a name of ours,
-and the same however often the carrier asks.
+Rule 3: a call that nobody on this machine knows is not invented: `StoreUnavailable`. But one that comes in is born here, under a
+name of ours, and the same however often the carrier asks. What other processes know is read from their spools: all that was told to
+anybody is there.
 Rule 4: what is remembered is bounded; calls that go on are forgotten last.
 """
 
@@ -45,10 +46,12 @@ OVER = timedelta(minutes=2)
 class _Call:
     """What this process knows of a call."""
 
-    __slots__ = ("born", "said", "state")
+    __slots__ = ("birth", "born", "said", "state")
 
     def __init__(self, state: CallState, born: float) -> None:
         self.state, self.born = state, born
+        self.birth: tuple[NewCall, datetime] | None = None
+        """As another process put it down, whose row may not be there when we have something to write."""
         self.said: deque[Utterance] = deque(maxlen=REMEMBERED)
 
     def becomes(self, state: CallState | None) -> bool:
@@ -115,7 +118,8 @@ class Daybook(Calls):
         try:
             state, made = await self._ask(super().born(new, call_id))
         except StoreUnavailable:
-            known = self._calls.get(self._by_sid.get(sid or "", ""))  # another request may have been quicker
+            await self._writer.look_around()
+            known = self._calls.get(self._by_sid.get(sid or "", ""))  # another request, or process, may have been quicker
             if known is not None:
                 return known.state, False
             state = late.newborn(call_id, new, now)
@@ -129,11 +133,11 @@ class Daybook(Calls):
 
     async def find(self, call_id: str) -> CallState | None:
         """As `Calls.find`; while the database is away, from what is known here. Raises StoreUnavailable for what is not."""
-        return await self._found(super().find(self._writer.real_name(call_id)), self._calls.get(call_id))
+        return await self._found(super().find(self._writer.real_name(call_id)), lambda: self._calls.get(call_id))
 
     async def find_by_sid(self, sid: str) -> CallState | None:
         """As `find`."""
-        return await self._found(super().find_by_sid(sid), self._calls.get(self._by_sid.get(sid, "")))
+        return await self._found(super().find_by_sid(sid), lambda: self._calls.get(self._by_sid.get(sid, "")))
 
     async def claim(self, call_id: str, epoch: int, *, worker: str, stream_sid: str | None) -> bool:
         """As `Calls.claim`. While the database is away a stream is taken once by this process."""
@@ -167,15 +171,16 @@ class Daybook(Calls):
         self, sid: str, status: str, *, sequence: int | None = None, duration_s: int | None = None
     ) -> CallState | None:
         """As `Calls.carrier_status`. While the database is away it is kept also of a call that is not known here: None, then."""
-        known = self._calls.get(self._by_sid.get(sid, ""))
         taking = super().carrier_status(sid, status, sequence=sequence, duration_s=duration_s)
-        if known is not None and self._writer.is_behind(known.state.call_id):
-            taking.close()
-        else:
+        known = self._calls.get(self._by_sid.get(sid, ""))
+        if known is None or not self._writer.is_behind(known.state.call_id):
             try:
                 return self._remember_if(await self._ask(taking))
             except StoreUnavailable:
-                known = self._calls.get(self._by_sid.get(sid, ""))
+                pass
+        taking.close()
+        await self._writer.look_around()
+        known = self._calls.get(self._by_sid.get(sid, ""))
         said = CarrierSaid(sid=sid, status=status, sequence=sequence, duration_s=duration_s)
         if known is None:
             self._writer.put("", 0, said)
@@ -248,16 +253,19 @@ class Daybook(Calls):
             self._writer.went_away()
             raise
 
-    async def _found(self, asking: Coroutine[Any, Any, CallState | None], known: _Call | None) -> CallState | None:
-        if known is not None and self._writer.is_behind(known.state.call_id):
-            asking.close()
-            return known.state
-        try:
-            return self._remember_if(await self._ask(asking))
-        except StoreUnavailable:
-            if known is None:
-                raise
-            return known.state
+    async def _found(self, asking: Coroutine[Any, Any, CallState | None], here: Callable[[], _Call | None]) -> CallState | None:
+        known = here()
+        if known is None or not self._writer.is_behind(known.state.call_id):
+            try:
+                return self._remember_if(await self._ask(asking))
+            except StoreUnavailable:
+                pass
+        asking.close()
+        await self._writer.look_around()
+        known = here()
+        if known is None:
+            raise StoreUnavailable("find a call")
+        return known.state
 
     async def _do(self, call_id: str, epoch: int, change: Change, making: Coroutine[Any, Any, bool]) -> bool:
         """Make a change in the row, or here and late (rule 2); whether it was made."""
@@ -280,6 +288,9 @@ class Daybook(Calls):
         made = known.becomes(late.after(known.state, epoch, change, self._clock()))
         if not made and not isinstance(change, CarrierSaid):  # a word of the carrier's is for the row to weigh
             return False
+        if known.birth is not None:
+            (new, at), known.birth = known.birth, None
+            self._writer.put(known.state.call_id, 1, new, at=at)
         self._writer.put(known.state.call_id, epoch, change)
         return True
 
@@ -335,11 +346,12 @@ class Daybook(Calls):
                 self._writer.put(call_id, known.state.epoch, Known(state=known.state, said=tuple(known.said)))
 
     def _learn(self, kept: Kept) -> None:
-        """A fact out of a dead process's spool."""
+        """A fact out of another process's spool."""
         call_id, epoch, _, at, fact = kept
         if isinstance(fact, NewCall):
             if fact.carrier_call_sid not in self._by_sid:
                 self._remember(late.newborn(call_id, fact, at))
+                self._calls[call_id].birth = fact, at
         elif isinstance(fact, Known):
             if call_id not in self._calls:
                 self._remember(fact.state)

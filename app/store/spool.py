@@ -133,6 +133,7 @@ class Spool:
         self._found: list[_File] = []
         self._ballast: Path | None = None
         self._full = self._closed = self._thread_ended = False
+        self._seen: dict[str, int] = {}
 
     # ---- what the loop may ask at any time
 
@@ -191,6 +192,10 @@ class Spool:
         """All facts in the files of dead processes, in their order: what those knew, for who goes on with their calls."""
         return await self._run(lambda: [fact for file in self._found for fact in self._portion(file, 0, None)[0].facts])
 
+    async def news(self) -> list[Kept]:
+        """Facts that other processes of this machine have put on the disk since this was asked last; they may live."""
+        return await self._run(self._news)
+
     async def close(self) -> None:
         """Let go of the files. What has not been committed stays on the disk for whoever finds it."""
         if not self._closed:
@@ -246,6 +251,22 @@ class Spool:
                 log.warning("a spool was found whose process is gone", name=path.name, size=file.size)
                 self._found.append(file)
         return len(self._found) - before
+
+    def _news(self) -> list[Kept]:
+        facts: list[Kept] = []
+        mine = {file.path for file in (*self._found, *([self._own] if self._own is not None else ()))}
+        for path in sorted(self._folder.glob(f"*.{self._whose}.spool")):
+            if path in mine:
+                continue
+            with suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    file, begin = _File(path, descriptor), self._seen.get(path.name, 0)
+                    portion, self._seen[path.name], _ = self._portion(file, begin if begin <= file.size else 0, None)
+                    facts += portion.facts
+                finally:
+                    os.close(descriptor)
+        return facts
 
     def _append(self, lines: list[Line], facts: list[Kept]) -> tuple[int, int]:
         if self._own is None:

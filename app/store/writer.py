@@ -94,7 +94,7 @@ class Writer:
         self.on_away: list[Callable[[], None]] = []
         """Told when the database goes away."""
         self.on_found: list[Callable[[Kept], None]] = []
-        """Given the facts that a dead process left, in their order, while the database is away."""
+        """Given the facts of other processes, in the order of each, while the database is away."""
         self.on_fact: list[Callable[[str, int, Fact], None]] = []
         """Told of every fact that is put: call, epoch, fact."""
         self.dropped_lines = 0
@@ -131,13 +131,13 @@ class Writer:
         """The name of a call's row, where the call was named twice: by who could not see the row, and by who had made it."""
         return self._portions.names.get(call_id, call_id)
 
-    def put(self, call_id: str, epoch: int, item: Item) -> None:
-        """Remember to write this. Never waits, never fails."""
+    def put(self, call_id: str, epoch: int, item: Item, *, at: datetime | None = None) -> None:
+        """Remember to write this, as of now or of a moment before. Never waits, never fails."""
         if isinstance(item, JournalLine):
             self._lines.append((call_id, epoch, item))
         else:
             self._position += 1
-            self._facts[late.key(call_id, epoch, item)] = (call_id, epoch, self._position, self._clock(), item)
+            self._facts[late.key(call_id, epoch, item)] = (call_id, epoch, self._position, at or self._clock(), item)
             if isinstance(item, LATE):
                 self._pending[call_id] = self._position
             for told in self.on_fact:
@@ -306,6 +306,13 @@ class Writer:
                 elif not spool.holds_found:
                     self._found.clear()
                 log.info("a spool has been written", own=own)
+
+    async def look_around(self) -> None:
+        """What other processes of this machine know, while the database cannot be asked: it is on the disk."""
+        if self._spool is not None and self.is_away:
+            for fact in await self._spool.news():
+                for told in self.on_found:
+                    told(fact)
 
     async def _learn(self) -> None:
         """What dead processes knew, while the database cannot be asked."""

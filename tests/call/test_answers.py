@@ -2,12 +2,15 @@
 
 from app.call import commands as c
 from app.call import events as e
+from app.call.agent import FloorPolicy, TurnTaking
 from app.call.conversation import Said
+from app.call.disposition import EndReason, Intent, Outcome
 from app.call.journal import replay
 from app.call.machine import Phase
-from app.call.sentences import ONE_MOMENT, PUTTING_THROUGH, STILL_HERE
+from app.call.sentences import GOODBYE, ONE_MOMENT, PUTTING_THROUGH, STILL_HERE
 from tests.call.scene import Scene, talking
 from tests.call.test_lifeline import lines, only
+from tests.call.test_machine import ending, filed
 
 
 def asked(text: str = "When do you open?") -> Scene:
@@ -127,3 +130,40 @@ def test_the_trouble_ends_with_the_first_sound_of_the_agents_voice():
     before = scene.at - 200
     scene.until(c.SayLine)
     assert (scene.at - before, lines(scene)) == (2_500, [ONE_MOMENT, ONE_MOMENT]), "a new trouble, counted anew"
+
+
+def test_a_model_that_takes_the_turns_itself_is_asked_when_it_does_not():
+    scene = talking(FloorPolicy(turn_taking=TurnTaking.PROVIDER))
+    scene.caller_says("u1", "When do you open?")
+    assert len(scene.all_of(c.Speak)) == 1, "the greeting"
+    scene.until(c.SayLine)
+    scene.until(c.OpenModel)
+    ordered = scene.tell(e.ModelReady(), at=scene.at + 300)
+    assert only(ordered, c.Recall).said[-1] == Said(True, "When do you open?") and c.Speak() in ordered
+
+
+def test_a_caller_who_waits_for_a_tool_is_told_that_we_are_still_there():
+    scene = asked("Book it.")
+    response = scene.begin_response()
+    scene.tool("book", "t1", day="Monday")
+    sent_at = scene.at
+    scene.tell(e.ResponseEnded(response))
+    scene.until(c.SayLine)
+    assert (scene.at - sent_at, lines(scene)) == (4_000, [ONE_MOMENT])
+    scene.hear_all(at=scene.at + 1_000)
+    assert c.Speak() in scene.tell(e.ErrandReturned("t1", "{}"), at=scene.at + 200)
+    scene.answer("It is booked.")
+    assert len(scene.all_of(c.OpenModel)) == 1 and scene.call._trouble is None
+
+
+def test_a_goodbye_that_the_model_does_not_manage_is_still_the_goodbye_that_was_meant():
+    scene = ending(talking(), goodbye=None)
+    for _ in range(3):
+        if scene.call.asking.asked:
+            scene.tell(e.ResponseEnded(scene.begin_response(), "failed", "server_error"))
+        if scene.call.phase is Phase.ENDING and not scene.all_of(c.SayLine):
+            scene.wait()
+    scene.hear_all(at=scene.at + 1_000)
+    assert lines(scene) == [GOODBYE] and scene.ordered[-1] == c.LeaveStream(Intent.HANG_UP)
+    scene.tell(e.StreamEnded(clean=True))
+    assert filed(scene) == (Outcome.COMPLETED, EndReason.AGENT_ENDED)

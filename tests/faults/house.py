@@ -93,6 +93,8 @@ class Count:
     agents_lost: int = 0
     words_not_replayed: int = 0
     wrong_first_words: int = 0
+    said_again: int = 0
+    """Turns that a caller had to repeat in the same stream."""
     mixed_up: int = 0
     failed_requests: int = 0
     callbacks_lost: int = 0
@@ -327,6 +329,7 @@ def _heard(callers: Sequence[Caller], model: Model, count: Count) -> None:
     """What the callers heard, and what the model was told."""
     for caller in callers:
         count.ended[caller.ended] = count.ended.get(caller.ended, 0) + 1
+        count.said_again += caller.said_again
         count.calls_struck += any(not gap.is_planned for gap in caller.gaps)
         for gap in caller.gaps:
             if gap.is_planned:

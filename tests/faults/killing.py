@@ -41,7 +41,7 @@ def report(count: Count) -> list[str]:
         f"rows                    {count.rows:,}; lost {count.lost:,}, doubled {count.doubled:,}, not final {count.not_final:,}",
         f"effects                 {count.effects:,}; doubled {count.effects_doubled:,}, undone {count.effects_left_undone:,}",
         f"lost of the memory      slots {count.slots_lost:,}, agents {count.agents_lost:,}, words {count.words_not_replayed:,}",
-        f"wrong first words       {count.wrong_first_words:,}",
+        f"wrong first words       {count.wrong_first_words:,}; turns said again {count.said_again:,}",
         f"gap to the first sound  {three(count.gap_s)}",
         f"gap to the agent        {three(count.gap_to_agent_s)}",
         f"last sound to next      {three(count.silence_s)}",

@@ -24,6 +24,7 @@ from app.call.sentences import CUT_OFF
 from tests.web.house import TOKEN
 
 FRAME = 160
+SAME_SPEECH_S = 2.0
 WORD_FRAMES = 40
 """800 ms a word, made at once."""
 AGENT, CALLER, SORRY = 1, 2, 3
@@ -60,6 +61,7 @@ class Session:
         self.told = Told()
         self._items: list[dict[str, Any]] = []
         self._names = self._turn = 0
+        self._heard_at = 0.0
         self._answering: asyncio.Task[None] | None = None
         self._speech: asyncio.Task[None] | None = None
         self._instructions = ""
@@ -98,7 +100,8 @@ class Session:
             _, call, turn = found
             if call != self._call:
                 self._model.mixed_up += 1
-            if turn == self._turn:
+            heard_at, self._heard_at = self._heard_at, time.monotonic()
+            if turn == self._turn and self._heard_at - heard_at < SAME_SPEECH_S:
                 continue
             self._turn = turn
             self._speech = asyncio.create_task(self._notice(turn))

@@ -28,6 +28,8 @@ SILENCE = base64.b64encode(b"\xff" * FRAME).decode()
 CARRIER_PATIENCE_S = 15.0
 """So long Twilio waits for a document (its documentation)."""
 QUIET_EVERY_S = 0.2
+SAYS_AGAIN_S = 6.0
+"""Who gets no answer says it again, in the same stream."""
 STORED_S = 1.0
 """What was heard so long ago is stored: the journal is written some twenty times a second, on a machine that is not busy."""
 
@@ -65,7 +67,7 @@ class Caller:
         self.streams = 0
         self.heard: dict[int, float] = {}
         """Words heard to their end, and when."""
-        self.lines = 0
+        self.lines = self.said_again = 0
         self.is_streaming = False
         self._answered: set[int] = set()
         self._ends_at = self._last_sound = 0.0
@@ -254,6 +256,7 @@ class Caller:
         if self.streams > 1 and self.gaps and self.gaps[-1].is_planned:
             self._heard_something.set()  # nobody apologises for what was not noticed
         await self._quietly(socket, self._heard_something.is_set)
+        said_last = 0
         while True:
             until = max(time.monotonic(), self._ends_at) + self._pause_s()
             await self._quietly(socket, lambda until=until: time.monotonic() >= until)
@@ -264,7 +267,9 @@ class Caller:
             sound = base64.b64encode(frame(CALLER, self.call, self._turn)).decode()
             for _ in range(SPOKEN_FRAMES):
                 await self._frame(socket, sound)
-            again = time.monotonic() + 10.0
+            self.said_again += self._turn == said_last
+            said_last = self._turn
+            again = time.monotonic() + SAYS_AGAIN_S
             await self._quietly(socket, lambda again=again: self._turn in self._answered or time.monotonic() > again)
         self._hung_up = True
         await self._send(socket, {"event": "stop", "streamSid": name, "stop": {}})

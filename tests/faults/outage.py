@@ -1,8 +1,10 @@
 """The long form: N people telephone, the database goes away for a while, and afterwards every word is looked for.
 
-`python -m tests.faults.outage --calls 30 --away 30 --seed 1 [--postgres] [--kill]`. Half of the calls begin before the outage, half
-in it; they end before it is over, or after. With `--kill` the service is a process of its own and is killed (SIGKILL) in the midst
-of the outage; its supervisor starts it again, and the calls go on with it. Prints one JSON object.
+    python -m tests.faults.outage --calls 30 --away 30 --seed 1 [--postgres] [--workers 3] [--kill]
+
+Half of the calls begin before the outage, half in it; they end before it is over, or after. With `--kill` the service is a process
+of its own and is killed (SIGKILL) in the midst of the outage; its supervisor starts it again, and the calls go on with it. Prints
+one JSON object.
 """
 
 import argparse
@@ -105,7 +107,8 @@ async def run(url: str, folder: Path, administration: str | None, plan: argparse
         return time.monotonic() - begin
 
     late: list[float] = []
-    async with service(url, folder, seed=plan.seed, process=plan.kill, MAX_CALLS="500") as house:
+    process = plan.kill or plan.workers > 1
+    async with service(url, folder, seed=plan.seed, process=process, MAX_CALLS="500", WORKERS=str(plan.workers)) as house:
         begin, killed_at = time.monotonic(), None
         calls = []
         for number in range(plan.calls):
@@ -126,7 +129,7 @@ async def run(url: str, folder: Path, administration: str | None, plan: argparse
         outage.back()
         told = await asyncio.gather(*calls)
         result = await books(url, told, killed_at)
-    result |= {"calls": plan.calls, "away_s": away, "seed": plan.seed, "killed": plan.kill}
+    result |= {"workers": plan.workers, "calls": plan.calls, "away_s": away, "seed": plan.seed, "killed": plan.kill}
     result["loop_lag_ms_during_outage"] = {"p50": rank(late, 0.5), "p99": rank(late, 0.99), "max": rank(late, 1.0)}
     result["spool_files_left"] = [path.name for path in (folder / "spool").glob("*")]
     return result
@@ -179,6 +182,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--workers", type=int, default=1, help="more than one with --postgres only")
     parser.add_argument("--log", action="store_true", help="print the killed service's log")
     plan = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="outage"))
@@ -197,7 +201,7 @@ def main() -> None:
         os.environ.setdefault("LOG_LEVEL", "warning")
         print(json.dumps(asyncio.run(run(url, folder, administration, plan))))
     finally:
-        if plan.kill and plan.log:
+        if plan.log and (folder / "service.log").exists():
             print((folder / "service.log").read_text(), file=sys.stderr)
         stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""Web workers are killed and replaced while people telephone: real processes, real sockets. The long form is `scripts/faults`."""
+"""Web workers are killed and replaced while people telephone: real processes, real sockets. The long form is `scripts/faults`, which
+also has PostgreSQL with several workers (`--database postgres`)."""
 
 from dataclasses import replace
 
@@ -16,9 +17,8 @@ def sound(count):
     return True
 
 
-async def test_a_killed_worker_costs_no_call_no_row_and_no_effect(database_url, tmp_path):
-    workers = 1 if database_url.startswith("sqlite") else 2
-    count = await run(Plan(url=database_url, folder=tmp_path, kills=2, workers=workers, **SHORT))
+async def test_a_killed_worker_costs_no_call_no_row_and_no_effect(sqlite_url, tmp_path):
+    count = await run(Plan(url=sqlite_url, folder=tmp_path, kills=2, workers=1, **SHORT))
     assert sound(count)
     assert count.kills_in_mid_call == 2
     assert count.resumed == count.streams_struck > 0

@@ -22,7 +22,7 @@ from app.store.facts import CallState
 from app.store.late import Advanced, CarrierSaid, Claimed, Finished, Healthy, Planned
 from app.store.spool import Spool, whose_spool
 from app.store.writer import Writer
-from tests.store.shelf import PRICED, Clock, filed, line, memory, new_call, turn, until, utterance
+from tests.store.shelf import CALLER, PRICED, Clock, filed, line, memory, new_call, turn, until, utterance
 
 
 class Away(Database):
@@ -333,6 +333,39 @@ async def test_who_comes_after_a_dead_process_goes_on_with_its_calls_although_th
             row = await after.rows.row(call_id)
             assert (row["state"], row["epoch"], row["claimed_epoch"], row["worker"]) == ("final", 2, 2, "w2")
             assert [utterance["heard"] for utterance in row["utterances"]] == said
+
+
+# ---- several processes on one machine
+
+
+async def test_what_one_process_answered_another_goes_on_with(database_url, tmp_path):
+    async with House(database_url, tmp_path / "spool") as one, House(database_url, tmp_path / "spool", one.clock) as two:
+        for house in (one, two):
+            house.database.fail = "before"
+            with pytest.raises(StoreUnavailable):
+                await house.calls.find("x")
+        state, _ = await one.calls.born(new_call())
+        call_id = state.call_id
+        again, created = await two.calls.born(new_call())  # the carrier did not hear the answer, and asks again, elsewhere
+        assert (again.call_id, created, again.started_at) == (call_id, False, state.started_at)
+        assert await two.calls.claim(call_id, 1, worker="two", stream_sid="MZ1")
+        assert (await one.calls.find(call_id)).claimed_epoch == 1
+        two.writer.put(call_id, 1, KeepUtterance(utterance("u1", heard="Good morning.")))
+        two.writer.put(call_id, 1, KeepMemory(memory(turns=4)))
+        await two.calls.plan(call_id, 1, Intent.HANG_UP)
+        there = await one.calls.find_by_sid("CA1")
+        assert (there.next_step, there.claimed_epoch, there.worker, there.memory.turns) == (Intent.HANG_UP, 1, "two", 4)
+        assert [said.heard for said in await one.calls.history(call_id)] == ["Good morning."]
+        assert await two.calls.finish(call_id, filed(), epoch=1, **PRICED)
+        assert (await one.calls.carrier_status("CA1", "completed", sequence=2, duration_s=3)).final
+        await two.back()  # whoever is first: the row is whole
+        row = await two.rows.row(call_id)
+        assert (row["state"], row["from_number"], row["claimed_epoch"], len(row["utterances"])) == ("final", CALLER, 1, 1)
+        await one.back()
+        row = await one.rows.row(call_id)
+        assert (row["carrier_status"], row["carrier_duration_s"], row["end_reason"]) == ("completed", 3, "agent_ended")
+        assert len(await one.rows.latest(10)) == 1
+        assert one.writer.refused == two.writer.refused == 0
 
 
 # ---- rule 2: the state in memory is the row

@@ -85,8 +85,8 @@ class CallList:
         if given and sorted(given) != sorted(parse_qsl(urlsplit(question.address).query)):
             return visit.redirect(question.address)  # one address for one question
         now = self.now()
-        filters, on_top = question.filters(now, self.zone), is_newest_page(question)
-        listed = replace(filters, state=(RowState.FINAL.value,)) if on_top else filters
+        filters, apart = question.filters(now, self.zone), stands_apart(question)
+        listed, on_top = replace(filters, state=(RowState.FINAL.value,)) if apart else filters, apart and question.cursor is None
         try:
             page, live = await asyncio.gather(
                 self.listing.page(listed, question.sort, question.cursor, A_PAGE), self._live(filters) if on_top else _nothing()
@@ -200,9 +200,9 @@ class CallList:
         return self._console.database.blind_index(number) == index
 
 
-def is_newest_page(question: Question) -> bool:
-    """Whether the calls in progress stand on top (rule 3)."""
-    return question.sort == NEWEST and question.cursor is None and set(question.asked) <= {"agent"}
+def stands_apart(question: Question) -> bool:
+    """Whether the calls in progress stand on top of the first page, and on none of the others (rule 3)."""
+    return question.sort == NEWEST and set(question.asked) <= {"agent"}
 
 
 async def _nothing() -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 Rule 1: all that narrows a list stands in its address, so that it can be kept, sent to a colleague and gone back to. A number does
 not: there it is its blind index, which tells nobody the number (`Database.blind_index`).
 Rule 2: an address is a question and never an error: what cannot be read in it is left out, and the rest stands.
-Rule 3: there is one address for one question, `query`; whatever else asks the same is sent on to it.
+Rule 3: there is one address for one question, but for the order of what is in it; whatever else asks the same is sent on to it.
 
 Other pages make addresses with `address(outcome="failed", period="7d")`, or read one by `Question.of(query_params.multi_items())`.
 """
