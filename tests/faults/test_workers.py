@@ -1,5 +1,7 @@
-"""Web workers are killed and replaced while people telephone: real processes, real sockets. The long form is `scripts/faults`, which
-also has PostgreSQL with several workers (`--database postgres`)."""
+"""Web workers are killed and replaced while people telephone: real processes, real sockets.
+
+The long form is `scripts/faults`, which also has PostgreSQL with several workers (`--database postgres`).
+"""
 
 from dataclasses import replace
 
