@@ -304,8 +304,10 @@ class Jobs:
         def destroy() -> None:
             DBOS.destroy(workflow_completion_timeout_sec=grace_s, destroy_registry=True)
 
+        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as aside:  # not the loop's own: that is the engine's
-            await asyncio.get_running_loop().run_in_executor(aside, destroy)
+            await loop.run_in_executor(aside, destroy)
+        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))  # the engine took its own with it
         self._engine.dispose()
 
 

@@ -1,6 +1,7 @@
-"""Web workers are killed and replaced while people telephone: real processes, real sockets.
+"""Web workers are replaced while people telephone: real processes, real sockets.
 
-The long form is `scripts/faults`, which also has PostgreSQL with several workers (`--database postgres`).
+Kills, freezes and PostgreSQL with several workers (`--database postgres`) are in the long form alone, `scripts/faults`, until its
+peers have been seen to hold on a busy machine.
 """
 
 from dataclasses import replace
@@ -17,13 +18,6 @@ def sound(count):
     assert set(count.ended) == {"hung up"}, count.faults
     assert count.exit_code == 0
     return True
-
-
-async def test_a_killed_worker_costs_no_call_no_row_and_no_effect(sqlite_url, tmp_path):
-    count = await run(Plan(url=sqlite_url, folder=tmp_path, kills=2, workers=1, **SHORT))
-    assert sound(count)
-    assert count.kills_in_mid_call == 2
-    assert count.resumed == count.streams_struck > 0
 
 
 async def test_a_rolling_restart_hands_live_calls_over_and_cuts_none(sqlite_url, tmp_path):
