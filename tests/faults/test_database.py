@@ -120,5 +120,6 @@ async def test_a_tool_that_changes_something_is_refused_and_says_so(database_url
         outage.back()
         await phone.hangs_up()
         row, _ = await finished(database_url, phone.sid)
-    assert "nothing was done" in outputs[0].lower() or "nothing was changed" in outputs[0].lower(), outputs
+    # the tool's time may be up before the ledger's: the agent is told that it did not work all the same
+    assert any(words in outputs[0].lower() for words in ("nothing was done", "nothing was changed", "did not work")), outputs
     assert all(tool["status"] != "done" for tool in row["tool_invocations"])
